@@ -1,0 +1,235 @@
+"""The telemetry contract: every metric, attribute, unit and default, named once.
+
+Nothing else in the package spells a metric name. Rules, dashboards, logs and documentation are
+checked against this module::
+
+    >>> SERVED_ITEMS.name, SERVED_ITEMS.unit, SERVED_ITEMS.prometheus_name
+    ('recsys.served_items', '{item}', 'recsys_served_items_total')
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+SCOPE_NAME: Final = "otel_personalization"
+"""Name of the instrumentation scope of every metric, and of the library's logger."""
+
+ENVIRONMENT_PREFIX: Final = "OTEL_PERSONALIZATION_"
+
+# --- attributes -------------------------------------------------------------------------------
+
+NAMESPACE: Final = "recsys.namespace"
+"""Not plain ``namespace``: Kubernetes scrapes overwrite that label."""
+SURFACE: Final = "surface"
+SOURCE: Final = "source"
+REASON: Final = "reason"
+KIND: Final = "kind"
+FORK_GENERATION: Final = "otel_personalization.fork_generation"
+"""Scope attribute of a forked process on an inherited provider; see ``metrics.py``."""
+
+# --- values that stand in ---------------------------------------------------------------------
+
+UNKNOWN_NAMESPACE: Final = "unknown"
+DEFAULT_SURFACE: Final = "default"
+FOLDED: Final = "other"
+"""Label value of whatever came past a bound on the number of labels."""
+
+# --- bounds and defaults ----------------------------------------------------------------------
+
+MAX_LABEL_LENGTH: Final = 64
+"""Characters of a namespace, surface or source; a longer value folds."""
+DEFAULT_MAX_LABEL_SETS: Final = 64
+"""(namespace, surface) pairs of a process."""
+MAX_SOURCES: Final = 16
+"""Candidate sources of a process."""
+SDK_ATTRIBUTE_SET_LIMIT: Final = 2000
+"""Attribute sets the OpenTelemetry SDK keeps of one instrument; it merges the rest."""
+LARGEST_MAX_LABEL_SETS: Final = SDK_ATTRIBUTE_SET_LIMIT // (MAX_SOURCES + 1) - 1
+"""With it, pairs x sources, the folded ones included, stay under the SDK's limit."""
+MAX_CANDIDATES: Final = 1_000_000_000
+"""Largest believable candidate count of one source in one decision. More is no count: it would
+soon overflow the 64-bit sums of OTLP, and one bad point fails a whole export."""
+DEFAULT_STAGES: Final = frozenset({"merged", "post_constraints", "post_exclusion", "prefetched"})
+"""Keys of ``extras.candidate_sources`` that are stages of the funnel, not sources."""
+
+# --- words of the decision trace --------------------------------------------------------------
+
+PERSONALIZATION_REASON: Final = "personalization"
+COLD_START_REASON: Final = "cold_start"
+STAMPED_PERSONALIZED: Final = "personalized_items_count"
+STAMPED_REASON: Final = "reason_items_count"
+
+
+class MalformedReason(str, Enum):
+    """Why a trace could not be counted: the values of ``reason``, a fixed set."""
+
+    NOT_A_TRACE = "not_a_trace"
+    """No mapping and no object: None, a list, a string, a number, something to be awaited."""
+    ITEMS_NOT_A_LIST = "items_not_a_list"
+    """``final_items`` (or ``items`` of a response) is there and is no list or tuple."""
+    ITEM_NOT_AN_OBJECT = "item_not_an_object"
+    """An entry of it is no mapping and no object."""
+    UNREADABLE = "unreadable"
+    """Reading the trace, its items or an entry raised an exception."""
+
+
+class InternalErrorKind(str, Enum):
+    """Faults of the library that the host never saw: the values of ``kind``, a fixed set."""
+
+    LOCATE = "locate"
+    """A ``trace=`` callable or property raised while the trace was looked for."""
+    RECORD = "record"
+    """Reading, stamping or counting a trace failed in a way that should be impossible."""
+    PATCH = "patch"
+    """A target could not be wrapped when its module was imported, or under zero-code set-up."""
+    COLLECT = "collect"
+    """The totals could not be handed to the OpenTelemetry SDK."""
+    FLUSH = "flush"
+    """A flush, at exit or asked for, failed or ran out of time."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A monotonic sum.
+
+    Args:
+        field: its name in totals, tables and JSON.
+        name: its OpenTelemetry name.
+        unit: its UCUM unit; braces mean that it counts what they hold.
+        description: what it adds up.
+        attributes: keys of its attributes.
+    """
+
+    field: str
+    name: str
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = (NAMESPACE, SURFACE)
+
+    @property
+    def prometheus_name(self) -> str:
+        """Its name as Prometheus shows it."""
+        return self.name.replace(".", "_") + "_total"
+
+
+DECISIONS = Counter("decisions", "recsys.decisions", "{decision}", "Finalised decisions.")
+EMPTY_DECISIONS = Counter(
+    "empty_decisions", "recsys.empty_decisions", "{decision}", "Decisions that served nothing."
+)
+SERVED_ITEMS = Counter("served_items", "recsys.served_items", "{item}", "Served items.")
+SERVED_ITEMS_SQUARED = Counter(
+    "served_items_squared",
+    "recsys.served_items_squared",
+    "{item}",
+    "Served items of a decision, squared. (sum n)^2 / sum n^2 is the effective number of "
+    "decisions behind an item-weighted share (Kish, Survey Sampling, 1965).",
+)
+PERSONALIZED_ITEMS = Counter(
+    "personalized_items",
+    "recsys.personalized_items",
+    "{item}",
+    "Served items marked as personalised (extras.personalized_items_count).",
+)
+REASON_ITEMS = Counter(
+    "reason_items",
+    "recsys.reason_items",
+    "{item}",
+    "Served items with a surfaced reason (extras.reason_items_count).",
+)
+REASON_REQUESTED_ITEMS = Counter(
+    "reason_requested_items",
+    "recsys.reason_requested_items",
+    "{item}",
+    "Served items of decisions that asked for reasons.",
+)
+COLD_START_ITEMS = Counter(
+    "cold_start_items", "recsys.cold_start_impressions", "{item}", "Served cold-start items."
+)
+
+DECISION_COUNTERS: Final = (
+    DECISIONS,
+    EMPTY_DECISIONS,
+    SERVED_ITEMS,
+    SERVED_ITEMS_SQUARED,
+    REASON_REQUESTED_ITEMS,
+    PERSONALIZED_ITEMS,
+    REASON_ITEMS,
+    COLD_START_ITEMS,
+)
+"""The counters of a (namespace, surface), each whole before its parts."""
+
+CANDIDATES = Counter(
+    "candidates",
+    "recsys.candidates",
+    "{candidate}",
+    "Candidates by source.",
+    (NAMESPACE, SURFACE, SOURCE),
+)
+SOURCE_DECISIONS = Counter(
+    "decisions",
+    "recsys.candidate_source.decisions",
+    "{decision}",
+    "Decisions in which the source took part.",
+    (NAMESPACE, SURFACE, SOURCE),
+)
+SOURCE_EMPTY_DECISIONS = Counter(
+    "empty_decisions",
+    "recsys.candidate_source.empty_decisions",
+    "{decision}",
+    "Decisions in which the source took part and found no candidate.",
+    (NAMESPACE, SURFACE, SOURCE),
+)
+SOURCE_COUNTERS: Final = (SOURCE_DECISIONS, SOURCE_EMPTY_DECISIONS, CANDIDATES)
+"""The counters of a (namespace, surface, source)."""
+
+IMPRESSIONS = Counter(
+    "impressions", "recsys.impressions", "{item}", "Item impressions, as reported by the host."
+)
+CLICKS = Counter("clicks", "recsys.clicks", "{item}", "Item clicks, as reported by the host.")
+OUTCOME_COUNTERS: Final = (IMPRESSIONS, CLICKS)
+"""What the host reports; absent until it does."""
+
+MALFORMED_TRACES = Counter(
+    "malformed_traces",
+    "otel_personalization.malformed_traces",
+    "{trace}",
+    "Traces that could not be counted.",
+    (REASON,),
+)
+INTERNAL_ERRORS = Counter(
+    "internal_errors",
+    "otel_personalization.internal_errors",
+    "{error}",
+    "Faults of the library that the host never saw.",
+    (KIND,),
+)
+DROPPED_LOG_RECORDS = Counter(
+    "dropped_log_records",
+    "otel_personalization.dropped_log_records",
+    "{record}",
+    "Log lines lost to a full queue or a failed write.",
+    (),
+)
+FOLDED_DECISIONS = Counter(
+    "folded_decisions",
+    "otel_personalization.folded_decisions",
+    "{decision}",
+    "Decisions counted under the label value 'other'.",
+    (),
+)
+
+COUNTER_GROUPS: Final = (
+    DECISION_COUNTERS,
+    SOURCE_COUNTERS,
+    OUTCOME_COUNTERS,
+    (MALFORMED_TRACES,),
+    (INTERNAL_ERRORS,),
+    (DROPPED_LOG_RECORDS,),
+    (FOLDED_DECISIONS,),
+)
+"""The counters in groups; those of a group have the same attributes and are read together."""
+
+COUNTERS: Final = tuple(counter for group in COUNTER_GROUPS for counter in group)
+"""Every counter of the contract."""

@@ -1,0 +1,399 @@
+"""Reads one decision trace: what was served, personalised, explained and cold.
+
+Pure: no I/O, nothing kept, the trace left as it is. Total: whatever comes in, a `Decision` or a
+`MalformedReason` comes out, and no exception::
+
+    >>> read_decision({"surface": "Home", "final_items": [{"item_id": "a", "reasons": ["new"]}]})
+    Decision(namespace='unknown', surface='home', served_items=1, personalized_items=0, ...)
+
+A trace is a mapping, or an object with attributes (dataclass, pydantic, attrs, anything), nested
+either way. The HTTP answer of the service, ``{"items": [...]}``, is read like a trace.
+
+How the code is laid out: `_read` counts *plain* input, which is what JSON gives: dicts, lists and
+strings. What is not plain is first turned into plain parts by the ``_plain_*`` functions, where
+everything odd is dealt with, each odd part becoming an absent one.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timezone
+from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType, ModuleType
+from typing import Any, Final, NamedTuple
+
+from otel_personalization.conventions import (
+    COLD_START_REASON,
+    DEFAULT_STAGES,
+    DEFAULT_SURFACE,
+    MAX_CANDIDATES,
+    PERSONALIZATION_REASON,
+    STAMPED_PERSONALIZED,
+    UNKNOWN_NAMESPACE,
+    MalformedReason,
+)
+
+
+class Decision(NamedTuple):
+    """The counts of one finalised decision. All are non-negative ints, none above `served_items`
+    but the candidates.
+    """
+
+    namespace: str
+    """Trimmed and lower-cased; ``unknown`` where the trace has none."""
+    surface: str
+    """Trimmed and lower-cased; ``default`` where the trace has none."""
+    served_items: int
+    personalized_items: int
+    reason_items: int
+    """Served items with a non-blank reason, where the caller asked for reasons."""
+    reason_requested_items: int
+    """Served items, where the caller asked for reasons."""
+    cold_start_items: int
+    candidates: dict[str, int]
+    """Number of candidates by source. A source that took part and found none is there with 0."""
+    from_response: bool
+    """Read from a response body, which has nowhere to put a stamp."""
+
+
+def read_decision(
+    trace: object, stages: Collection[str] = DEFAULT_STAGES
+) -> Decision | MalformedReason:
+    """Count what a decision trace, or a response body, served.
+
+    Args:
+        trace: anything.
+        stages: keys of ``extras.candidate_sources`` that are no sources.
+
+    Returns:
+        The counts, or why there are none.
+    """
+    try:
+        return _read(trace, stages)
+    except Exception:
+        return MalformedReason.UNREADABLE
+
+
+def read_timestamp(trace: object) -> datetime | None:
+    """The instant of a trace's ``ts`` in UTC; None where it has no readable one.
+
+    A ``ts`` without an offset is taken as UTC. Digits past the microsecond are cut.
+    """
+    field = _field_reader(trace)
+    value = field("ts") if field is not None else None
+    try:
+        if isinstance(value, datetime):
+            instant = value
+        elif isinstance(value, str) and (match := _RFC_3339.fullmatch(value.strip())):
+            seconds, fraction, offset = match.groups()
+            offset = "+00:00" if offset in (None, "Z", "z") else offset
+            instant = datetime.fromisoformat(f"{seconds}.{(fraction or '0')[:6]:0<6}{offset}")
+        else:
+            return None
+        if instant.tzinfo is None:
+            return instant.replace(tzinfo=timezone.utc)
+        return instant.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def namespace_of(value: object) -> str:
+    """A namespace as it is counted: trimmed, lower-cased, ``unknown`` where there is none."""
+    return _plain_label(value) or UNKNOWN_NAMESPACE
+
+
+def surface_of(value: object) -> str:
+    """A surface as it is counted: trimmed, lower-cased, ``default`` where there is none."""
+    return _plain_label(value) or DEFAULT_SURFACE
+
+
+def count_of(value: object, largest: int = MAX_CANDIDATES) -> int | None:
+    """A count as an int of 0..largest (an integer of numpy is one, a bool or a float is none)."""
+    if isinstance(value, bool):
+        return None
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except Exception:
+        return None
+    return count if 0 <= count <= largest else None
+
+
+_RFC_3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+)
+
+
+# --- counting plain input ---------------------------------------------------------------------
+
+
+def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
+    if type(trace) is not dict:
+        trace = _plain_trace(trace)
+        if isinstance(trace, MalformedReason):
+            return trace
+    get = trace.get
+
+    items = get("final_items")
+    extras: dict[str, Any] = {}
+    from_response = items is None and _is_response(trace)
+    if from_response:
+        items = get("items")
+    else:
+        extras = get("extras")
+        if type(extras) is not dict:
+            extras = _plain_fields(extras, _EXTRAS_FIELDS)
+    if items is None:
+        items = ()
+    elif type(items) is not list and type(items) is not tuple:
+        if not isinstance(items, (list, tuple)):
+            return MalformedReason.ITEMS_NOT_A_LIST
+        items = list(items)
+
+    reasons_surfaced = extras.get("include_reasons") is not False
+    boosted = extras.get("personalized_items")
+    if boosted is not None and not isinstance(boosted, (list, tuple, set, frozenset)):
+        boosted = None
+    try:
+        counts = _count_items(items, boosted, reasons_surfaced)
+    except Exception:  # _NotPlainError, or what an odd id or reason raises when hashed or compared
+        items = [_plain_item(item) for item in items]
+        if None in items:
+            return MalformedReason.ITEM_NOT_AN_OBJECT
+        boosted = None if boosted is None else _plain_ids(boosted)
+        counts = _count_items(items, boosted, reasons_surfaced)
+    personalized_items, reason_items, cold_start_items = counts
+
+    served_items = len(items)
+    if personalized_items is None:
+        stamped = count_of(extras.get(STAMPED_PERSONALIZED), served_items)
+        personalized_items = 0 if stamped is None else stamped
+
+    candidates = {}
+    sources = extras.get("candidate_sources")
+    if sources is not None:
+        if type(sources) is not dict:
+            sources = _plain_mapping(sources)
+        for source, entry in sources.items():
+            if source in stages:
+                continue
+            if type(entry) is not dict:
+                entry = _plain_fields(entry, ("count",))
+            count = entry.get("count")
+            if type(count) is not int or not 0 <= count <= MAX_CANDIDATES:
+                count = count_of(count)
+            if count is not None and isinstance(source, str) and source:
+                candidates[source] = count
+
+    namespace = get("namespace")
+    surface = get("surface")
+    return Decision(
+        (namespace.strip().lower() if type(namespace) is str else "") or namespace_of(namespace),
+        (surface.strip().lower() if type(surface) is str else "") or surface_of(surface),
+        served_items,
+        personalized_items,
+        reason_items,
+        served_items if reasons_surfaced else 0,
+        cold_start_items,
+        candidates,
+        from_response,
+    )
+
+
+def _is_response(trace: Mapping[str, Any]) -> bool:
+    return "items" in trace and "final_items" not in trace and "decision_id" not in trace
+
+
+class _NotPlainError(Exception):
+    """An item, or a part of it, is not what JSON gives."""
+
+
+def _count_items(
+    items: Any, boosted: Collection[Any] | None, reasons_surfaced: bool
+) -> tuple[int | None, int, int]:
+    """Personalised items (None without evidence), reason items and cold-start items.
+
+    Args:
+        items: a list or tuple of dicts.
+        boosted: ``extras.personalized_items``; None where it is no evidence.
+        reasons_surfaced: whether the items' reasons count.
+
+    Raises:
+        Exception: where they hold anything that JSON does not give; of whatever kind, for odd ids
+            and reasons may raise when they are hashed or compared.
+    """
+    reason_items = cold_start_items = flagged = flags = by_reason = 0
+    ids = []
+    for item in items:
+        if type(item) is not dict:
+            raise _NotPlainError
+        get = item.get
+        if boosted is not None:
+            ids.append(get("item_id"))
+        else:
+            flag = get("personalized")
+            if flag is True or flag is False:
+                flags += 1
+                flagged += flag
+        cold = get("cold_start") is True
+        reasons = get("reasons")
+        if reasons is not None:
+            if type(reasons) is not list:
+                raise _NotPlainError
+            if boosted is None and PERSONALIZATION_REASON in reasons:
+                by_reason += 1
+            if reasons_surfaced:
+                for reason in reasons:
+                    if type(reason) is not str:
+                        raise _NotPlainError
+                    if reason.strip():
+                        reason_items += 1
+                        cold = cold or COLD_START_REASON in reasons
+                        break
+        cold_start_items += cold
+    if boosted is not None:
+        return _count_members(ids, boosted), reason_items, cold_start_items
+    if flags:
+        return flagged, reason_items, cold_start_items
+    return by_reason or None, reason_items, cold_start_items
+
+
+def _count_members(ids: list[Any], boosted: Collection[Any]) -> int:
+    """How many of the served ids are among the boosted ones; a repeated id counts each time."""
+    if type(boosted) is frozenset:  # of plain ids
+        return sum(item_id in boosted for item_id in ids)
+    distinct = set(ids)
+    # The boosted ids are many and most were never served: looking each of them up among the
+    # served ones, in C, beats building a set of them.
+    members = distinct.intersection(boosted)
+    # Ids compare as text: 5 is "5", but not 5.0. Nothing tells faster than joining them that all
+    # are text. A boosted 5 that is meant for "5" can only have been missed where some id was.
+    try:
+        "".join(ids)
+        if len(members) < len(distinct):
+            "".join(boosted)
+    except TypeError:
+        raise _NotPlainError from None
+    if len(distinct) == len(ids):
+        return len(members)
+    return sum(item_id in members for item_id in ids)
+
+
+# --- making odd input plain -------------------------------------------------------------------
+
+_TRACE_FIELDS: Final = ("final_items", "items", "decision_id", "extras", "namespace", "surface")
+_EXTRAS_FIELDS: Final = (
+    "include_reasons",
+    "personalized_items",
+    STAMPED_PERSONALIZED,
+    "candidate_sources",
+)
+_ITEM_FIELDS: Final = ("item_id", "personalized", "cold_start", "reasons")
+
+_FIELDLESS: Final = (
+    *(type(None), str, bytes, bytearray, memoryview, int, float, complex),
+    *(list, tuple, set, frozenset, range, type, ModuleType),
+    *(FunctionType, MethodType, GeneratorType, AsyncGeneratorType, type(len)),
+)
+"""What has attributes in Python, but none that anybody means as the fields of a trace."""
+
+_UNREADABLE: Final = object()
+"""Stands for a field that raised when it was read: of no type that any field may have."""
+
+
+def _field_reader(owner: object) -> Callable[[str], Any] | None:
+    """A function from a field's name to its value, None where absent; None where it has no fields.
+
+    The function raises nothing: a field that raises is `_UNREADABLE`.
+    """
+    get: Callable[[str], Any]
+    if isinstance(owner, Mapping):
+        get = owner.get
+    elif (isinstance(owner, _FIELDLESS) and not hasattr(type(owner), "_fields")) or hasattr(
+        type(owner), "__await__"
+    ):
+        return None
+    else:
+
+        def get(name: str) -> Any:
+            return getattr(owner, name, None)
+
+    def read(name: str) -> Any:
+        try:
+            return get(name)
+        except Exception:
+            return _UNREADABLE
+
+    return read
+
+
+def _plain_trace(trace: Any) -> dict[str, Any] | MalformedReason:
+    read = _field_reader(trace)
+    if read is None:
+        return MalformedReason.NOT_A_TRACE
+    plain = {}
+    for name in _TRACE_FIELDS:
+        value = read(name)
+        # An object's `items` is a method as a rule, and an absent attribute is None here.
+        is_there = name in trace if isinstance(trace, Mapping) else value is not None
+        if is_there and not (name == "items" and callable(value)):
+            plain[name] = value
+    if plain.get("items" if _is_response(plain) else "final_items") is _UNREADABLE:
+        return MalformedReason.UNREADABLE
+    return plain
+
+
+def _plain_fields(owner: object, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of its named fields that are there, as a dict."""
+    read = _field_reader(owner)
+    return {} if read is None else {name: read(name) for name in names}
+
+
+def _plain_mapping(value: object) -> dict[Any, Any]:
+    """A mapping, or an object's attributes, as a dict; empty where it is neither."""
+    try:
+        if isinstance(value, Mapping):
+            return dict(value)
+        if not isinstance(value, _FIELDLESS):
+            return dict(vars(value))
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+            return dict(value._asdict())
+    except Exception:  # no attributes, or one that raises: as if absent
+        pass
+    return {}
+
+
+def _plain_item(item: object) -> dict[str, Any] | None:
+    read = _field_reader(item)
+    if read is None:
+        return None
+    plain = {name: read(name) for name in _ITEM_FIELDS}
+    plain["item_id"] = _id_text(plain["item_id"])
+    reasons = plain["reasons"]
+    try:
+        listed = list(reasons) if isinstance(reasons, (list, tuple, set, frozenset)) else []
+    except Exception:
+        listed = []
+    plain["reasons"] = [str.__str__(reason) for reason in listed if isinstance(reason, str)]
+    return plain
+
+
+def _plain_ids(ids: Collection[Any]) -> frozenset[str]:
+    try:
+        return frozenset(text for item_id in ids if (text := _id_text(item_id)) is not None)
+    except Exception:  # a list that does not let itself be read
+        return frozenset()
+
+
+def _id_text(item_id: object) -> str | None:
+    """An item id as the text by which ids compare; None where it can be none."""
+    if item_id is None or isinstance(item_id, (Mapping, list, tuple, set, frozenset)):
+        return None
+    try:
+        return str.__str__(item_id) if isinstance(item_id, str) else str(item_id)
+    except Exception:
+        return None
+
+
+def _plain_label(value: object) -> str:
+    return str.lower(str.strip(value)) if isinstance(value, str) else ""

@@ -1,0 +1,73 @@
+"""What the tests share: recorded traces, the truth about them, and helpers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_personalization.conventions import DECISION_COUNTERS, SOURCE_COUNTERS
+from otel_personalization.totals import Snapshot
+
+DATA = Path(__file__).parent / "data"
+RECORDING = Path(os.environ.get("RECORDED_TRACES", Path(__file__).parents[2] / "shared" / "data"))
+"""The full recording, of which tests/data is a sample. Tests of it skip where it is not there."""
+
+Cells = dict[tuple[str, ...], dict[str, int]]
+
+
+def read_ndjson(path: Path) -> list[Any]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def traces() -> list[dict[str, Any]]:
+    """The sample of recorded traces. Tests must not change them."""
+    return read_ndjson(DATA / "traces.ndjson.gz")
+
+
+@pytest.fixture(scope="session")
+def truth() -> dict[str, Any]:
+    """What make_sample.py counted, without this package."""
+    loaded: dict[str, Any] = json.loads((DATA / "truth.json").read_text())
+    return loaded
+
+
+def cells_of(rows: Iterable[dict[str, Any]], *keys: str) -> Cells:
+    """Rows of counts, added up by keys."""
+    cells: dict[tuple[str, ...], Counter[str]] = {}
+    for row in rows:
+        counts = {name: n for name, n in row.items() if isinstance(n, int)}
+        cells.setdefault(tuple(row[key] for key in keys), Counter()).update(counts)
+    return {cell: dict(counts) for cell, counts in cells.items()}
+
+
+def decisions_of(snapshot: Snapshot) -> Cells:
+    """The decision counters of a snapshot, by namespace and surface, in words."""
+    names = [counter.field for counter in DECISION_COUNTERS]
+    return {
+        pair: dict(zip(names, values, strict=True))
+        for pair, values in snapshot[DECISION_COUNTERS].items()
+    }
+
+
+def sources_of(snapshot: Snapshot) -> Cells:
+    names = [counter.field for counter in SOURCE_COUNTERS]
+    return {
+        labels: dict(zip(names, values, strict=True))
+        for labels, values in snapshot[SOURCE_COUNTERS].items()
+    }
+
+
+def recording(name: str) -> Path:
+    path = RECORDING / name
+    if not path.exists():
+        pytest.skip(f"the full recording is not here ({name}); the sample has been tested")
+    return path
