@@ -1,1 +1,32 @@
-"""OpenTelemetry instrumentation for recommender systems."""
+"""OpenTelemetry instrumentation for recommender systems.
+
+Name the function that finalises your decision traces::
+
+    from otel_personalization import PersonalizationInstrumentor
+
+    PersonalizationInstrumentor().instrument(target="ranking.tracing:DecisionTracer.finalize")
+
+From then on each trace that it returns carries ``extras.personalized_items_count`` and
+``extras.reason_items_count``, and OpenTelemetry counters say, by namespace and surface, how many
+items were served, personalised and explained. What the trace looks like never hurts the service.
+
+Without code: ``OTEL_PERSONALIZATION_TARGET=ranking.tracing:DecisionTracer.finalize
+opentelemetry-instrument python app.py``. Without patching: `PersonalizationHook`. Without
+OpenTelemetry set up: `otel_personalization.pipeline.configure`. For your tests:
+`otel_personalization.testing`.
+"""
+
+from otel_personalization.hook import PersonalizationHook
+from otel_personalization.instrumentor import PersonalizationInstrumentor, TargetError
+from otel_personalization.settings import SettingsError
+from otel_personalization.version import __version__
+from otel_personalization.wrapping import NotWrappableError
+
+__all__ = [
+    "NotWrappableError",
+    "PersonalizationHook",
+    "PersonalizationInstrumentor",
+    "SettingsError",
+    "TargetError",
+    "__version__",
+]

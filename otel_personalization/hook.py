@@ -1,0 +1,247 @@
+"""The finalisation hook: reads a trace, stamps it, counts it. It raises nothing into the host.
+
+For hosts that call it themselves, rather than have a function wrapped by the instrumentor::
+
+    hook = PersonalizationHook()
+
+
+    def finalize(self, decision):
+        trace = self.build(decision)
+        hook.record(trace)
+        return trace
+
+or, which leaves the function as it is::
+
+    @hook.finalizer()
+    def finalize(self, decision): ...
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from opentelemetry.metrics import MeterProvider
+
+from otel_personalization.conventions import (
+    STAMPED_PERSONALIZED,
+    STAMPED_REASON,
+    InternalErrorKind,
+    MalformedReason,
+)
+from otel_personalization.metrics import instruments_of
+from otel_personalization.settings import Locate, resolve
+from otel_personalization.totals import Totals
+from otel_personalization.trace import (
+    Decision,
+    count_of,
+    namespace_of,
+    read_decision,
+    surface_of,
+)
+from otel_personalization.wrapping import Finalizer, FinalizerWrapper, Prepared
+
+_logger = logging.getLogger(__name__)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+WARNING_INTERVAL_SECONDS: Final = 60.0
+"""Between two warnings of one kind."""
+
+
+class PersonalizationHook:
+    """Counts finalised decision traces, on the counters of one MeterProvider.
+
+    What is None is taken from the ``OTEL_PERSONALIZATION_*`` variable of that name.
+
+    Args:
+        meter_provider: None means OpenTelemetry's global one, be it set already or later.
+        surfaces: ``namespace/surface`` pairs that are never folded into ``other``.
+        max_label_sets: number of (namespace, surface) pairs that are told apart.
+        stages: keys of ``extras.candidate_sources`` that are no sources.
+        debug: raise internal errors into the host.
+
+    Raises:
+        SettingsError: a value is none that the setting can have.
+    """
+
+    def __init__(
+        self,
+        *,
+        meter_provider: MeterProvider | None = None,
+        surfaces: Iterable[str | tuple[str, str]] | None = None,
+        max_label_sets: int | None = None,
+        stages: Collection[str] | None = None,
+        debug: bool | None = None,
+    ) -> None:
+        settings = resolve(
+            surfaces=surfaces, max_label_sets=max_label_sets, stages=stages, debug=debug
+        )
+        self._stages = settings.stages
+        self._debug = settings.debug
+        self._warned: dict[str, float] = {}
+        self._meter_provider = meter_provider  # whoever passes one need not keep it alive
+        self._instruments = instruments_of(meter_provider)
+        self._totals = self._instruments.totals
+        self._totals.reserve(settings.max_label_sets, settings.surfaces)
+
+    @property
+    def totals(self) -> Totals:
+        """What was counted on this hook's MeterProvider, by this hook or another."""
+        return self._totals
+
+    def record(self, trace: object) -> None:
+        """Count a finalised trace, and stamp its counts on ``extras``.
+
+        Args:
+            trace: a decision trace or a response body: a mapping, or an object with attributes.
+        """
+        self.commit(self.prepare(trace))
+
+    def finalizer(
+        self, *, trace: str | Locate = "result", when: str = "after"
+    ) -> Callable[[_Function], _Function]:
+        """A decorator for the function or method that finalises a trace.
+
+        Args:
+            trace: where the trace is: ``result``, ``self``, ``argument:NAME``, or a callable that
+                takes (instance, args, kwargs, result) and returns it.
+            when: ``after`` the call; or ``before`` it, for a function that stores the trace: then
+                the trace is stamped before, and counted once the call has succeeded.
+
+        Raises:
+            SettingsError: a value is none that the setting can have.
+            NotWrappableError: what is decorated is no function, or has no such argument.
+        """
+        settings = resolve(trace=trace, when=when)
+
+        def decorate(function: _Function) -> _Function:
+            finalizer = Finalizer(function, self, settings.trace, settings.when)
+            wrapped: Any = FinalizerWrapper(function, finalizer)
+            return wrapped  # type: ignore[no-any-return]  # a proxy, of the function's own type
+
+        return decorate
+
+    def record_impressions(self, count: int, *, namespace: str, surface: str) -> None:
+        """Count item impressions that the host saw happen.
+
+        Args:
+            count: a number of items, 0 or more. Anything else is counted as an internal error.
+            namespace: as in the traces.
+            surface: as in the traces.
+        """
+        self._record_outcomes(namespace, surface, impressions=count)
+
+    def record_clicks(self, count: int, *, namespace: str, surface: str) -> None:
+        """Count clicks on items that the host saw happen. See `record_impressions`."""
+        self._record_outcomes(namespace, surface, clicks=count)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Have everything exported that was counted until now.
+
+        To be called before a ``provider.shutdown()`` of one's own, and where a process ends without
+        running Python's exit handlers. Everywhere else an exit handler of ours does it.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether it was done in time; False, too, where there is no SDK to do it.
+        """
+        return self._instruments.flush(timeout)
+
+    # --- for wrapping.Recorder ----------------------------------------------------------------
+
+    def prepare(self, trace: object) -> Prepared:
+        """Read and stamp a trace, without counting it yet."""
+        try:
+            decision = read_decision(trace, self._stages)
+            if type(decision) is Decision:
+                _stamp(trace, decision)
+            return decision
+        except Exception as error:
+            self.report(InternalErrorKind.RECORD, error)
+            return None
+
+    def commit(self, prepared: Prepared) -> None:
+        """Count what `prepare` returned."""
+        if type(prepared) is Decision:
+            try:
+                self._totals.add(prepared)
+            except Exception as error:
+                self.report(InternalErrorKind.RECORD, error)
+        elif isinstance(prepared, MalformedReason):
+            self._totals.add_malformed_trace(prepared)
+            self._warn(
+                prepared.value,
+                "A decision trace could not be counted (%s). Counted are mappings and objects "
+                "whose final_items is a list of mappings or objects. If this was not the trace, "
+                "trace= says where it is.",
+                prepared.value,
+            )
+
+    def report(self, kind: InternalErrorKind, error: Exception) -> None:
+        """Count a fault of the library, and say so at most once a minute.
+
+        Raises:
+            Exception: the fault itself, under ``debug``.
+        """
+        self._totals.add_internal_error(kind)
+        if self._debug:
+            raise error
+        self._warn(
+            kind.value,
+            "A decision was not counted, for an error inside otel-personalization (%s): %r. The "
+            "request was not affected. OTEL_PERSONALIZATION_DEBUG=true raises such errors.",
+            kind.value,
+            error,
+        )
+
+    def _record_outcomes(
+        self, namespace: str, surface: str, *, impressions: object = 0, clicks: object = 0
+    ) -> None:
+        impressions, clicks = count_of(impressions), count_of(clicks)
+        if impressions is None or clicks is None:
+            wrong = TypeError("impressions and clicks are whole numbers of 0 or more")
+            self.report(InternalErrorKind.RECORD, wrong)
+            return
+        self._totals.add_outcomes(
+            namespace_of(namespace), surface_of(surface), impressions=impressions, clicks=clicks
+        )
+
+    def _warn(self, kind: str, message: str, *args: object) -> None:
+        now = monotonic()
+        if now - self._warned.get(kind, -WARNING_INTERVAL_SECONDS) < WARNING_INTERVAL_SECONDS:
+            return
+        self._warned[kind] = now
+        try:
+            _logger.warning(message + " Further ones are counted in silence for a minute.", *args)
+        except Exception:
+            return  # a filter of the host's raised; the fault is counted in any case
+
+
+def _stamp(trace: Any, decision: Decision) -> None:
+    """Write the counts to the trace's extras. A trace that does not let itself be written stays."""
+    if decision.from_response:
+        return
+    is_mapping = isinstance(trace, (dict, Mapping))
+    try:
+        extras = trace.get("extras") if is_mapping else getattr(trace, "extras", None)
+        if type(extras) is dict or isinstance(extras, MutableMapping):
+            extras[STAMPED_PERSONALIZED] = decision.personalized_items
+            extras[STAMPED_REASON] = decision.reason_items
+        elif extras is None:
+            stamped = {
+                STAMPED_PERSONALIZED: decision.personalized_items,
+                STAMPED_REASON: decision.reason_items,
+            }
+            if is_mapping:
+                trace["extras"] = stamped
+            else:
+                trace.extras = stamped
+        else:
+            setattr(extras, STAMPED_PERSONALIZED, decision.personalized_items)
+            setattr(extras, STAMPED_REASON, decision.reason_items)
+    except Exception:
+        return  # frozen

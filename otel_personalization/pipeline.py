@@ -1,0 +1,226 @@
+"""OpenTelemetry metrics, set up in one call, for hosts that have none.
+
+::
+
+    from otel_personalization import PersonalizationInstrumentor, pipeline
+
+    pipeline.configure(service_name="ranking")
+    PersonalizationInstrumentor().instrument(target="ranking.tracing:DecisionTracer.finalize")
+
+Everything the standard ``OTEL_*`` variables say is honoured. Needs
+``pip install "otel-personalization[otlp]"``; this is the only module that imports the SDK.
+
+A forked worker gets a provider and an exporter of its own, with locks, connections and a
+``service.instance.id`` that no other process has: calling `configure` before the fork is safe.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_meter_provider
+
+from otel_personalization.metrics import instruments_of
+
+try:
+    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
+    from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+except ImportError as error:
+    raise ImportError(
+        "otel_personalization.pipeline needs the OpenTelemetry SDK and its OTLP exporter: "
+        'pip install "otel-personalization[otlp]"'
+    ) from error
+
+DEFAULT_EXPORT_INTERVAL_SECONDS: Final = 10.0
+DEFAULT_EXPORT_TIMEOUT_SECONDS: Final = 2.0
+"""Shorter than OpenTelemetry's 10 s: a backend that does not answer must not delay an exit."""
+FOLLOW_UP_SECONDS: Final = 1.0
+PROTOCOLS: Final = ("http/protobuf", "grpc")
+_SHUTDOWN_MILLIS: Final = 2000.0
+
+
+def configure(
+    service_name: str | None = None,
+    *,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    resource_attributes: Mapping[str, str] | None = None,
+    export_interval: float | None = None,
+    export_timeout: float | None = None,
+    set_global: bool = True,
+) -> Pipeline:
+    """Make a MeterProvider that exports over OTLP, and make it the global one.
+
+    Args:
+        service_name: ``service.name``; else ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES``.
+        endpoint: base URL of the Collector, such as ``http://localhost:4318``; else
+            ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+        protocol: ``http/protobuf`` or ``grpc``; else ``OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`` or
+            ``OTEL_EXPORTER_OTLP_PROTOCOL``, else ``http/protobuf``.
+        resource_attributes: further attributes of the resource.
+        export_interval: seconds between exports; else ``OTEL_METRIC_EXPORT_INTERVAL`` (which is
+            in ms), else 10.
+        export_timeout: seconds an export may take; else ``OTEL_EXPORTER_OTLP_METRICS_TIMEOUT`` or
+            ``OTEL_EXPORTER_OTLP_TIMEOUT``, else 2.
+        set_global: whether to make it OpenTelemetry's global MeterProvider. If not, pass it on as
+            ``meter_provider=``.
+
+    Returns:
+        The provider. It flushes and shuts itself down when Python exits.
+
+    Raises:
+        RuntimeError: a global MeterProvider has been set already.
+        ValueError: the protocol is unknown, or a time is not positive.
+    """
+    if set_global and hasattr(get_meter_provider(), "force_flush"):
+        raise RuntimeError(
+            "a global MeterProvider is set already. Either drop this call: the instrumentor uses "
+            "the provider that is there; or call configure(..., set_global=False) and pass what it "
+            "returns to instrument(meter_provider=...)."
+        )
+    environment = os.environ
+    protocol = (
+        protocol
+        or environment.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
+        or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        or PROTOCOLS[0]
+    )
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}; it can be {' or '.join(PROTOCOLS)}")
+    for name, seconds in (("export_interval", export_interval), ("export_timeout", export_timeout)):
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"{name} is {seconds!r}; it takes a number of seconds above 0")
+    if export_interval is None and "OTEL_METRIC_EXPORT_INTERVAL" not in environment:
+        export_interval = DEFAULT_EXPORT_INTERVAL_SECONDS
+    if export_timeout is None and not (
+        "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT" in environment
+        or "OTEL_EXPORTER_OTLP_TIMEOUT" in environment
+    ):
+        export_timeout = DEFAULT_EXPORT_TIMEOUT_SECONDS
+    attributes = dict(resource_attributes or {})
+    if service_name is not None:
+        attributes["service.name"] = service_name
+
+    pipeline = Pipeline(attributes, endpoint, protocol, export_interval, export_timeout)
+    if set_global:
+        set_meter_provider(pipeline)
+    return pipeline
+
+
+class Pipeline(MeterProvider):
+    """A MeterProvider with one OTLP exporter, made anew in each forked process. See `configure`."""
+
+    follow_up_seconds: float = FOLLOW_UP_SECONDS
+
+    def __init__(
+        self,
+        resource_attributes: Mapping[str, str],
+        endpoint: str | None,
+        protocol: str,
+        export_interval: float | None,
+        export_timeout: float | None,
+    ) -> None:
+        self._resource_attributes = resource_attributes
+        self._endpoint = endpoint
+        self._protocol = protocol
+        self._export_interval = export_interval
+        self._export_timeout = export_timeout
+        self._lock = threading.Lock()
+        self._provider: SdkMeterProvider | None = None
+        self._shut_down = False
+        if hasattr(os, "register_at_fork"):
+            reference = weakref.WeakMethod(self._after_fork_in_child)
+
+            def after_fork_in_child() -> None:
+                if (method := reference()) is not None:
+                    method()
+
+            os.register_at_fork(after_in_child=after_fork_in_child)
+        self._sdk_provider()
+        atexit.register(self._at_exit)
+
+    def get_meter(
+        self,
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Any = None,
+    ) -> Meter:
+        """A meter of this process's SDK provider."""
+        return self._sdk_provider().get_meter(name, version, schema_url, attributes)
+
+    def collect_and_export(self, timeout_millis: float) -> None:
+        """Collect once, and export that."""
+        self._sdk_provider().force_flush(timeout_millis)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Have everything exported that was counted until now. True if it was done in time."""
+        return instruments_of(self).flush(timeout_millis / 1000)
+
+    def shutdown(self, timeout_millis: float = 5_000) -> None:
+        """Export everything, and end. What is counted later is not exported any more."""
+        if not self._shut_down:
+            self.force_flush(timeout_millis / 2)
+            self._shut_down = True
+            self._sdk_provider().shutdown(timeout_millis / 2)
+
+    def _sdk_provider(self) -> SdkMeterProvider:
+        with self._lock:
+            if self._provider is None:
+                reader = PeriodicExportingMetricReader(
+                    self._exporter(),
+                    None if self._export_interval is None else self._export_interval * 1000,
+                )
+                self._provider = SdkMeterProvider(
+                    [reader], self._resource(), shutdown_on_exit=False
+                )
+            return self._provider
+
+    def _exporter(self) -> MetricExporter:
+        if self._protocol == "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc
+
+            # Seconds may be a fraction in both, whatever the annotation says.
+            timeout: Any = self._export_timeout
+            return grpc.OTLPMetricExporter(endpoint=self._endpoint, timeout=timeout)
+        from opentelemetry.exporter.otlp.proto.http import metric_exporter as http
+
+        url = self._endpoint and self._endpoint.rstrip("/")
+        if url and not url.endswith("/v1/metrics"):
+            url += "/v1/metrics"
+        return http.OTLPMetricExporter(endpoint=url, timeout=self._export_timeout)
+
+    def _resource(self) -> Resource:
+        resource = Resource.create(dict(self._resource_attributes))
+        # Two processes with one id would be two writers of one series. Workers that share the
+        # operator's id, in a variable of their container, are told apart by what follows it.
+        given = self._resource_attributes.get("service.instance.id") or _instance_id_given()
+        own = str(uuid.uuid4())
+        return resource.merge(
+            Resource({"service.instance.id": f"{given}-{own[:8]}" if given else own})
+        )
+
+    def _at_exit(self) -> None:
+        # The instruments' own exit handler has seen to what the last collection would hide.
+        if not self._shut_down:
+            self._shut_down = True
+            self._sdk_provider().shutdown(_SHUTDOWN_MILLIS)
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._provider = None
+
+
+def _instance_id_given() -> str | None:
+    for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        key, _, value = pair.partition("=")
+        if key.strip() == "service.instance.id":
+            return value.strip() or None
+    return None
