@@ -88,24 +88,34 @@ class Totals:
             ledger: _Ledger = self._of_thread.ledger
         except AttributeError:
             ledger = self._open_ledger()
-        cell = ledger.cells.get((decision[0], decision[1]))
+        (
+            namespace,
+            surface,
+            served_items,
+            personalized_items,
+            reason_items,
+            reason_requested_items,
+            cold_start_items,
+            candidates_by_source,
+            _,
+        ) = decision
+        cell = ledger.cells.get((namespace, surface))
         if cell is None:
-            cell = self._open_cell(ledger, decision)
-        served_items = decision.served_items
+            cell = self._open_cell(ledger, (namespace, surface))
         # A whole before its parts: `snapshot` reads in reverse, so that no part ever exceeds it.
         cell.decisions += 1
         if served_items:
             cell.served_items += served_items
             cell.served_items_squared += served_items * served_items
-            cell.reason_requested_items += decision.reason_requested_items
-            cell.personalized_items += decision.personalized_items
-            cell.reason_items += decision.reason_items
-            cell.cold_start_items += decision.cold_start_items
+            cell.reason_requested_items += reason_requested_items
+            cell.personalized_items += personalized_items
+            cell.reason_items += reason_items
+            cell.cold_start_items += cold_start_items
         else:
             cell.empty_decisions += 1
         sources = cell.sources
         folded = None
-        for name, candidates in decision.candidates.items():
+        for name, candidates in candidates_by_source.items():
             source = sources.get(name)
             if source is None:
                 source = self._open_source(cell, name)
@@ -113,9 +123,10 @@ class Totals:
                     folded = (folded or 0) + candidates
                     continue
             source.decisions += 1
-            if not candidates:
+            if candidates:
+                source.candidates += candidates
+            else:
                 source.empty_decisions += 1
-            source.candidates += candidates
         if folded is not None:
             source = sources.setdefault(None, _SourceCell())
             source.decisions += 1
@@ -196,8 +207,7 @@ class Totals:
         self._of_thread.lease = _Lease(ledger, self._free_ledgers)
         return ledger
 
-    def _open_cell(self, ledger: _Ledger, decision: Decision) -> _Cell:
-        pair = (decision.namespace, decision.surface)
+    def _open_cell(self, ledger: _Ledger, pair: tuple[str, str]) -> _Cell:
         if not self._admits(pair):
             ledger.add(FOLDED_DECISIONS, ())
             pair = (FOLDED, FOLDED)

@@ -152,7 +152,7 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
 
     reasons_surfaced = extras.get("include_reasons") is not False
     boosted = extras.get("personalized_items")
-    if boosted is not None and not isinstance(boosted, (list, tuple, set, frozenset)):
+    if type(boosted) is not list and not isinstance(boosted, (list, tuple, set, frozenset)):
         boosted = None
     try:
         counts = _count_items(items, boosted, reasons_surfaced)
@@ -187,16 +187,19 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
 
     namespace = get("namespace")
     surface = get("surface")
-    return Decision(
-        (namespace.strip().lower() if type(namespace) is str else "") or namespace_of(namespace),
-        (surface.strip().lower() if type(surface) is str else "") or surface_of(surface),
-        served_items,
-        personalized_items,
-        reason_items,
-        served_items if reasons_surfaced else 0,
-        cold_start_items,
-        candidates,
-        from_response,
+    return Decision._make(  # faster than a call with as many arguments
+        (
+            (namespace.strip().lower() if type(namespace) is str else "")
+            or namespace_of(namespace),
+            (surface.strip().lower() if type(surface) is str else "") or surface_of(surface),
+            served_items,
+            personalized_items,
+            reason_items,
+            served_items if reasons_surfaced else 0,
+            cold_start_items,
+            candidates,
+            from_response,
+        )
     )
 
 
@@ -219,43 +222,66 @@ def _count_items(
         reasons_surfaced: whether the items' reasons count.
 
     Raises:
-        Exception: where they hold anything that JSON does not give; of whatever kind, for odd ids
-            and reasons may raise when they are hashed or compared.
+        Exception: where an item has no id where one is needed, or anything that JSON does not
+            give; of whatever kind, for odd ids and reasons may raise when hashed or compared.
     """
-    reason_items = cold_start_items = flagged = flags = by_reason = 0
-    ids = []
+    reason_items = cold_start_items = 0
     for item in items:
         if type(item) is not dict:
             raise _NotPlainError
-        get = item.get
-        if boosted is not None:
-            ids.append(get("item_id"))
-        else:
-            flag = get("personalized")
-            if flag is True or flag is False:
-                flags += 1
-                flagged += flag
-        cold = get("cold_start") is True
-        reasons = get("reasons")
+        cold = "cold_start" in item and item["cold_start"] is True
+        if reasons_surfaced and "reasons" in item:
+            reasons = item["reasons"]
+            if type(reasons) is not list:
+                if reasons is not None:
+                    raise _NotPlainError
+            elif reasons:
+                first = reasons[0]
+                if (
+                    type(first) is str and first.strip()
+                ):  # as a rule; the rest need not be looked at
+                    reason_items += 1
+                else:
+                    reason_items += _has_text(reasons)
+                cold = cold or COLD_START_REASON in reasons
+        if cold:
+            cold_start_items += 1
+    if boosted is None:
+        return _count_marks(items), reason_items, cold_start_items
+    if items and boosted:
+        return (
+            _count_members([item["item_id"] for item in items], boosted),
+            reason_items,
+            cold_start_items,
+        )
+    return 0, reason_items, cold_start_items
+
+
+def _has_text(reasons: list[Any]) -> bool:
+    for reason in reasons:
+        if type(reason) is not str:
+            raise _NotPlainError
+        if reason.strip():
+            return True
+    return False
+
+
+def _count_marks(items: Any) -> int | None:
+    """Items that are flagged as personalised, or, without any flag, have the reason; None if none."""
+    flags = flagged = with_reason = 0
+    for item in items:
+        flag = item.get("personalized")
+        if flag is True or flag is False:
+            flags += 1
+            flagged += flag
+        reasons = item.get("reasons")
         if reasons is not None:
             if type(reasons) is not list:
                 raise _NotPlainError
-            if boosted is None and PERSONALIZATION_REASON in reasons:
-                by_reason += 1
-            if reasons_surfaced:
-                for reason in reasons:
-                    if type(reason) is not str:
-                        raise _NotPlainError
-                    if reason.strip():
-                        reason_items += 1
-                        cold = cold or COLD_START_REASON in reasons
-                        break
-        cold_start_items += cold
-    if boosted is not None:
-        return _count_members(ids, boosted), reason_items, cold_start_items
+            with_reason += PERSONALIZATION_REASON in reasons
     if flags:
-        return flagged, reason_items, cold_start_items
-    return by_reason or None, reason_items, cold_start_items
+        return flagged
+    return with_reason or None
 
 
 def _count_members(ids: list[Any], boosted: Collection[Any]) -> int:
