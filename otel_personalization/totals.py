@@ -50,7 +50,8 @@ class Totals:
 
     Args:
         max_label_sets: pairs of (namespace, surface) that are told apart, the declared ones
-            included; decisions of any further pair are counted under ``other``, ``other``.
+            included; decisions of any further pair are counted under ``other``, ``other``. None:
+            nothing folds, neither pairs nor sources; for counts that no SDK ever sees.
         declared: pairs that are never folded and are there, with 0, from the start.
 
     All methods may be called from any thread; those that count neither block nor raise.
@@ -58,7 +59,7 @@ class Totals:
 
     def __init__(
         self,
-        max_label_sets: int = DEFAULT_MAX_LABEL_SETS,
+        max_label_sets: int | None = DEFAULT_MAX_LABEL_SETS,
         declared: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._max_label_sets = max_label_sets
@@ -75,10 +76,13 @@ class Totals:
         self._free_ledgers: deque[_Ledger] = deque()
         self._of_thread = threading.local()
 
-    def reserve(self, max_label_sets: int, declared: Iterable[tuple[str, str]]) -> None:
+    def reserve(self, max_label_sets: int | None, declared: Iterable[tuple[str, str]]) -> None:
         """Take on the bound and the declared pairs of a further hook; the larger bound holds."""
         with self._lock:
-            self._max_label_sets = max(self._max_label_sets, max_label_sets)
+            if max_label_sets is None or self._max_label_sets is None:
+                self._max_label_sets = None
+            else:
+                self._max_label_sets = max(self._max_label_sets, max_label_sets)
             self._declared |= frozenset(declared)
             self._label_sets |= self._declared
 
@@ -214,18 +218,19 @@ class Totals:
         return ledger.cells.setdefault(pair, _Cell())
 
     def _admits(self, pair: tuple[str, str]) -> bool:
-        if pair in self._label_sets or pair == (FOLDED, FOLDED):
+        bound = self._max_label_sets
+        if bound is None or pair in self._label_sets or pair == (FOLDED, FOLDED):
             return True
-        if len(self._label_sets) >= self._max_label_sets or not all(map(_fits, pair)):
+        if len(self._label_sets) >= bound or not all(map(_fits, pair)):
             return False
         with self._lock:
-            if len(self._label_sets) < self._max_label_sets:
+            if len(self._label_sets) < bound:
                 self._label_sets.add(pair)
         return pair in self._label_sets
 
     def _open_source(self, cell: _Cell, name: str) -> _SourceCell | None:
         """The cell of a source; None where the source is one of the folded ones."""
-        if name not in self._sources:
+        if name not in self._sources and self._max_label_sets is not None:
             if len(self._sources) >= MAX_SOURCES or not _fits(name) or name == FOLDED:
                 return None
             with self._lock:

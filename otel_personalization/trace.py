@@ -237,9 +237,7 @@ def _count_items(
                     raise _NotPlainError
             elif reasons:
                 first = reasons[0]
-                if (
-                    type(first) is str and first.strip()
-                ):  # as a rule; the rest need not be looked at
+                if type(first) is str and first.strip():  # as a rule
                     reason_items += 1
                 else:
                     reason_items += _has_text(reasons)
@@ -267,7 +265,7 @@ def _has_text(reasons: list[Any]) -> bool:
 
 
 def _count_marks(items: Any) -> int | None:
-    """Items that are flagged as personalised, or, without any flag, have the reason; None if none."""
+    """Items flagged as personalised; without any flag, those with the reason; None if none."""
     flags = flagged = with_reason = 0
     for item in items:
         flag = item.get("personalized")

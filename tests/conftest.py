@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,3 +74,29 @@ def recording(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"the full recording is not here ({name}); the sample has been tested")
     return path
+
+
+def run_program(name: str, *args: str, timeout: float = 60, **variables: str) -> dict[str, Any]:
+    """Run tests/programs/NAME.py in a process of its own, and return the JSON that it prints.
+
+    It and its children are killed when the time is over: whoever hangs fails.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"tests.programs.{name}", *args],
+        cwd=Path(__file__).parents[1],
+        env=environment | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, errors = process.communicate()
+        pytest.fail(f"{name} hung for {timeout} s:\n{out}\n{errors}")
+    assert process.returncode == 0, errors
+    printed: dict[str, Any] = json.loads(out.splitlines()[-1]) if out.strip() else {}
+    return printed | {"stderr": errors}
