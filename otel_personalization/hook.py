@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
-from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from opentelemetry.metrics import MeterProvider
 
@@ -41,13 +40,11 @@ from otel_personalization.trace import (
     read_decision,
     surface_of,
 )
+from otel_personalization.warner import Warner
 from otel_personalization.wrapping import Finalizer, FinalizerWrapper, Prepared
 
 _logger = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-WARNING_INTERVAL_SECONDS: Final = 60.0
-"""Between two warnings of one kind."""
 
 
 class PersonalizationHook:
@@ -80,7 +77,7 @@ class PersonalizationHook:
         )
         self._stages = settings.stages
         self._debug = settings.debug
-        self._warned: dict[str, float] = {}
+        self._warner = Warner(_logger)
         self._meter_provider = meter_provider  # whoever passes one need not keep it alive
         self._instruments = instruments_of(meter_provider)
         self._totals = self._instruments.totals
@@ -147,7 +144,8 @@ class PersonalizationHook:
             timeout: seconds to wait at most.
 
         Returns:
-            Whether it was done in time; False, too, where there is no SDK to do it.
+            Whether it was done in time; False, too, where there is no SDK to do it. Only a provider
+            of `pipeline.configure` tells whether the backend took it.
         """
         return self._instruments.flush(timeout)
 
@@ -173,7 +171,7 @@ class PersonalizationHook:
                 self.report(InternalErrorKind.RECORD, error)
         elif isinstance(prepared, MalformedReason):
             self._totals.add_malformed_trace(prepared)
-            self._warn(
+            self._warner.warn(
                 prepared.value,
                 "A decision trace could not be counted (%s). Counted are mappings and objects "
                 "whose final_items is a list of mappings or objects. If this was not the trace, "
@@ -190,7 +188,7 @@ class PersonalizationHook:
         self._totals.add_internal_error(kind)
         if self._debug:
             raise error
-        self._warn(
+        self._warner.warn(
             kind.value,
             "A decision was not counted, for an error inside otel-personalization (%s): %r. The "
             "request was not affected. OTEL_PERSONALIZATION_DEBUG=true raises such errors.",
@@ -209,16 +207,6 @@ class PersonalizationHook:
         self._totals.add_outcomes(
             namespace_of(namespace), surface_of(surface), impressions=impressions, clicks=clicks
         )
-
-    def _warn(self, kind: str, message: str, *args: object) -> None:
-        now = monotonic()
-        if now - self._warned.get(kind, -WARNING_INTERVAL_SECONDS) < WARNING_INTERVAL_SECONDS:
-            return
-        self._warned[kind] = now
-        try:
-            _logger.warning(message + " Further ones are counted in silence for a minute.", *args)
-        except Exception:
-            return  # a filter of the host's raised; the fault is counted in any case
 
 
 def _stamp(trace: Any, decision: Decision) -> None:

@@ -41,6 +41,7 @@ from otel_personalization.conventions import (
 )
 from otel_personalization.totals import LabelSet, Snapshot, Totals
 from otel_personalization.version import __version__
+from otel_personalization.warner import Warner
 
 _logger = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class Instruments:
 
     def __init__(self, provider: MeterProvider) -> None:
         self.totals = Totals()
+        self._warner = Warner(_logger)
         self._generation = 0
         self._created = False
         self._flusher: _Flusher | None = None
@@ -168,7 +170,7 @@ class Instruments:
             if provider is None or not hasattr(provider, "force_flush"):
                 provider = get_meter_provider()  # what was a proxy has become this
                 self._belongs_to(provider)
-            self._flusher = _Flusher()
+            self._flusher = _Flusher(self._warner)
             # Now, and not earlier: exit handlers run last in, first out, and ours must run before
             # that of the provider, which has been made by now.
             atexit.register(self._at_exit)
@@ -202,7 +204,7 @@ class Instruments:
                 ]
             except Exception:
                 self.totals.add_internal_error(InternalErrorKind.COLLECT)
-                _logger.exception("The totals could not be collected.")
+                self._warner.warn("collect", "The totals could not be collected.", exc_info=True)
                 return ()
 
         return observe
@@ -258,7 +260,9 @@ class Instruments:
             timeout: seconds to wait at most.
 
         Returns:
-            Whether the provider did it in time; False, too, where there is no provider to do it.
+            Whether it was done in time; False, too, where there is no SDK to do it. Only a provider
+            of `pipeline.configure` tells whether the backend took it. Only a provider
+            of `pipeline.configure` tells whether the backend took it.
         """
 
         def collect_and_export() -> None:
@@ -282,7 +286,7 @@ class Instruments:
             flusher.call(job, timeout)
         except Exception as error:
             self.totals.add_internal_error(InternalErrorKind.FLUSH)
-            _logger.warning("The counters could not be flushed: %r", error)
+            self._warner.warn("flush", "The counters could not be flushed: %r.", error)
             return False
         return True
 
@@ -307,14 +311,25 @@ class Instruments:
             return  # no SDK yet: the proxies' instruments are as good here as there
         self._generation += 1
         self._created = False
-        self._flusher = _Flusher()
-        self._flusher.call_later(self._create_in_child, 0)
-
-    def _create_in_child(self) -> None:
+        self._flusher = flusher = _Flusher(self._warner)
+        # A child that ends at once must not end before its counters are there, and Python waits
+        # for a thread that is no daemon. Only where it cannot wait for ever: a provider of ours
+        # has new locks in a child; somebody else's may have copied locked ones.
+        is_ours = isinstance(self._provider(), ExactProvider)
         creating = threading.Thread(
-            target=self.create, name="otel-personalization-create", daemon=True
+            target=self._create_in_child, name="otel-personalization-create", daemon=not is_ours
         )
         creating.start()
+        flusher.call_later(lambda: self._await_creation(creating), 0)
+
+    def _create_in_child(self) -> None:
+        try:
+            self.create()
+        except Exception:
+            self.totals.add_internal_error(InternalErrorKind.COLLECT)
+            _logger.exception("This forked process exports no counters: they could not be created.")
+
+    def _await_creation(self, creating: threading.Thread) -> None:
         creating.join(_CREATE_SECONDS)
         if creating.is_alive():
             self._flusher = None  # it would wait for the same lock
@@ -337,7 +352,8 @@ class _Flusher:
     It is there before it is needed: a thread cannot be started any more when Python exits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, warner: Warner) -> None:
+        self._warner = warner
         self._jobs: SimpleQueue[tuple[float, Callable[[], None] | None]] = SimpleQueue()
         threading.Thread(target=self._run, name="otel-personalization", daemon=True).start()
 
@@ -390,4 +406,4 @@ class _Flusher:
             try:
                 job()
             except Exception as error:
-                _logger.warning("The counters could not be flushed: %s", error)
+                self._warner.warn("flush", "The counters could not be flushed: %r.", error)

@@ -21,7 +21,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_meter_provider
@@ -30,7 +30,11 @@ from otel_personalization.metrics import instruments_of
 
 try:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-    from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import (
+        MetricExporter,
+        MetricExportResult,
+        PeriodicExportingMetricReader,
+    )
     from opentelemetry.sdk.resources import Resource
 except ImportError as error:
     raise ImportError(
@@ -127,12 +131,17 @@ class Pipeline(MeterProvider):
         export_interval: float | None,
         export_timeout: float | None,
     ) -> None:
-        self._resource_attributes = resource_attributes
+        # Once: to find a resource takes threads, which a child that is about to end cannot have.
+        self._resource = Resource.create(dict(resource_attributes))
+        self._given_instance_id = (
+            resource_attributes.get("service.instance.id") or _instance_id_in_environment()
+        )
         self._endpoint = endpoint
         self._protocol = protocol
         self._export_interval = export_interval
         self._export_timeout = export_timeout
         self._lock = threading.Lock()
+        self._export_failed = False
         self._provider: SdkMeterProvider | None = None
         self._shut_down = False
         if hasattr(os, "register_at_fork"):
@@ -157,8 +166,16 @@ class Pipeline(MeterProvider):
         return self._sdk_provider().get_meter(name, version, schema_url, attributes)
 
     def collect_and_export(self, timeout_millis: float) -> None:
-        """Collect once, and export that."""
-        self._sdk_provider().force_flush(timeout_millis)
+        """Collect once, and export that.
+
+        Raises:
+            ConnectionError: the backend did not take it.
+        """
+        provider = self._sdk_provider()
+        self._export_failed = False
+        provider.force_flush(timeout_millis)
+        if self._export_failed:
+            raise ConnectionError("the OTLP endpoint did not take the export")
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Have everything exported that was counted until now. True if it was done in time."""
@@ -174,12 +191,14 @@ class Pipeline(MeterProvider):
     def _sdk_provider(self) -> SdkMeterProvider:
         with self._lock:
             if self._provider is None:
+                exporter = self._exporter()
+                exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
                 reader = PeriodicExportingMetricReader(
-                    self._exporter(),
+                    exporter,
                     None if self._export_interval is None else self._export_interval * 1000,
                 )
                 self._provider = SdkMeterProvider(
-                    [reader], self._resource(), shutdown_on_exit=False
+                    [reader], self._resource_of_process(), shutdown_on_exit=False
                 )
             return self._provider
 
@@ -197,15 +216,26 @@ class Pipeline(MeterProvider):
             url += "/v1/metrics"
         return http.OTLPMetricExporter(endpoint=url, timeout=self._export_timeout)
 
-    def _resource(self) -> Resource:
-        resource = Resource.create(dict(self._resource_attributes))
+    def _watched(self, export: Callable[..., MetricExportResult]) -> Callable[..., Any]:
+        """The SDK's flush tells nobody that an export failed; this does."""
+
+        def watched(*args: Any, **kwargs: Any) -> MetricExportResult:
+            result = export(*args, **kwargs)
+            self._export_failed = result is not MetricExportResult.SUCCESS
+            return result
+
+        return watched
+
+    def _resource_of_process(self) -> Resource:
         # Two processes with one id would be two writers of one series. Workers that share the
         # operator's id, in a variable of their container, are told apart by what follows it.
-        given = self._resource_attributes.get("service.instance.id") or _instance_id_given()
-        own = str(uuid.uuid4())
-        return resource.merge(
-            Resource({"service.instance.id": f"{given}-{own[:8]}" if given else own})
-        )
+        given, own = self._given_instance_id, str(uuid.uuid4())
+        attributes: dict[str, str | int] = {
+            "service.instance.id": f"{given}-{own[:8]}" if given else own
+        }
+        if "process.pid" in self._resource.attributes:
+            attributes["process.pid"] = os.getpid()
+        return self._resource.merge(Resource(attributes))
 
     def _at_exit(self) -> None:
         # The instruments' own exit handler has seen to what the last collection would hide.
@@ -218,7 +248,7 @@ class Pipeline(MeterProvider):
         self._provider = None
 
 
-def _instance_id_given() -> str | None:
+def _instance_id_in_environment() -> str | None:
     for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         key, _, value = pair.partition("=")
         if key.strip() == "service.instance.id":

@@ -1,0 +1,265 @@
+"""Exact through the real OTLP exporters: set-up in one call, hosts' own providers, forks, exits."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from otel_personalization import PersonalizationHook, pipeline
+from tests.conftest import run_program
+from tests.otlp_receiver import Received, receiving
+
+PROTOCOLS = ("http/protobuf", "grpc")
+
+
+def check(received: Received, serves: int, threads: int, decisions: int) -> None:
+    """Every cell equals what `serves` runs of programs/service.py finalised, item for item."""
+    calls = 2 * threads * serves
+    expected: dict[str, dict[str, int]] = {}
+    for n in range(decisions):
+        cell = expected.setdefault(("home", "cart", "pdp")[n % 3], {})
+        for name, count in {
+            "recsys.decisions": 1,
+            "recsys.empty_decisions": int(n % 3 == 0),
+            "recsys.served_items": n % 3,
+            "recsys.served_items_squared": (n % 3) ** 2,
+            "recsys.personalized_items": int(n % 3 > 0),
+            "recsys.reason_items": 0,
+            "recsys.reason_requested_items": n % 3,
+            "recsys.cold_start_impressions": 0,
+            "recsys.candidates": n % 2,
+            "recsys.candidate_source.decisions": 1,
+            "recsys.candidate_source.empty_decisions": int(n % 2 == 0),
+        }.items():
+            cell[name] = cell.get(name, 0) + count * calls
+    totals = received.totals()
+    found = {
+        surface: {
+            name: {dict(labels)["surface"]: count for labels, count in totals[name].items()}[
+                surface
+            ]
+            for name in cell
+        }
+        for surface, cell in expected.items()
+    }
+    assert found == expected
+    assert received.problems() == []
+    assert received.total("otel_personalization.internal_errors") == 0
+    assert received.total("otel_personalization.malformed_traces") == 0
+
+
+@pytest.mark.parametrize("end", ["exit", "shutdown"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_pipeline_is_exact(protocol, end):
+    with receiving(protocol) as received:
+        run_program("service", "pipeline", received.endpoint, protocol, "4", "500", "0", end)
+        check(received, serves=1, threads=4, decisions=500)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_pipeline_is_exact_over_forks_and_children_that_fork_again(protocol):
+    """Parent, 2 children, 4 grandchildren; who forks counts before and after."""
+    with receiving(protocol) as received:
+        run_program("service", "pipeline", received.endpoint, protocol, "3", "200", "2", "exit")
+        check(received, serves=1 + 1 + 2 * (1 + 1) + 4, threads=3, decisions=200)
+        resources = {series.resource for series in received.series}
+        assert len(resources) == 1 + 2 + 4, "each process is a series of its own"
+
+
+@pytest.mark.parametrize("setup", ["host", "host-late", "host-delta"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("end", ["exit", "shutdown"])
+def test_a_hosts_own_provider_is_exact(setup, protocol, end):
+    """At exit through a handler of ours; before a shutdown of its own through `hook.flush`."""
+    with receiving(protocol) as received:
+        run_program("service", setup, received.endpoint, protocol, "4", "200", "0", end)
+        check(received, serves=1, threads=4, decisions=200)
+
+
+@pytest.mark.parametrize("setup", ["host", "host-delta"])
+def test_a_hosts_provider_made_before_the_fork_is_exact(setup):
+    """Its readers, of deltas too, are inherited: no negative point, and nothing told twice."""
+    with receiving() as received:
+        run_program("service", setup, received.endpoint, "http/protobuf", "3", "200", "2", "exit")
+        check(received, serves=1 + 1 + 2 * (1 + 1) + 4, threads=3, decisions=200)
+
+
+# --- forks at the worst moment ----------------------------------------------------------------
+
+
+def test_a_fork_while_the_pipeline_collects_is_exact():
+    with receiving() as received:
+        run_program("fork_while_busy", "pipeline", received.endpoint, "collect")
+        assert received.total("recsys.decisions") == 1 + 3 + 3
+        assert received.problems() == []
+
+
+def test_a_fork_while_the_pipeline_exports_is_exact_in_the_child():
+    """The child has an exporter of its own; the backend answers again when both have counted."""
+    with receiving() as received:
+        received.delay = threading.Event()
+        threading.Timer(1.0, received.delay.set).start()
+        run_program("fork_while_busy", "pipeline", received.endpoint, "export")
+        assert received.total("recsys.decisions") == 1 + 3 + 3
+        assert received.problems() == []
+
+
+@pytest.mark.parametrize("busy_with", ["collect", "export"])
+def test_a_fork_while_a_hosts_provider_is_busy_hangs_nobody(busy_with):
+    """The child has inherited a locked lock. It may lose its counts, but not in silence."""
+    with receiving() as received:
+        received.delay = threading.Event()
+        threading.Timer(1.0, received.delay.set).start()
+        printed = run_program("fork_while_busy", "host", received.endpoint, busy_with)
+        assert printed["child"] == 0
+        decisions = received.total("recsys.decisions")
+        assert decisions in (4, 7)
+        if decisions == 4:
+            assert "could not be flushed" in printed["stderr"] or (
+                "has inherited a lock" in printed["stderr"]
+            )
+        assert received.problems() == []
+
+
+# --- configure --------------------------------------------------------------------------------
+
+TRACE = {"namespace": "shop", "surface": "home", "final_items": [{}]}
+HOME = frozenset({("recsys.namespace", "shop"), ("surface", "home")})
+
+
+def configured(received: Received, **kwargs: Any) -> pipeline.Pipeline:
+    return pipeline.configure(
+        "ranking",
+        endpoint=received.endpoint,
+        export_interval=3600,  # nobody waits for it: what arrives was flushed
+        set_global=False,
+        **kwargs,
+    )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds, or a minute is over."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_declared_series_arrive_with_0_soon_after_start():
+    """Long before the first export interval is over, so that no growth hides behind their 0."""
+    with receiving() as received:
+        provider = configured(received)
+        PersonalizationHook(meter_provider=provider, surfaces=["shop/home"])
+        wait_for(lambda: received.totals().get("recsys.decisions") == {HOME: 0})
+        provider.shutdown()
+
+
+def test_a_collection_that_reported_leading_zeros_is_followed_up():
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider)
+        wait_for(lambda: received.exports > 0)
+        hook.record(dict(TRACE))
+        provider.collect_and_export(5000)
+        wait_for(lambda: received.totals().get("recsys.decisions") == {HOME: 1})
+        assert received.problems() == []
+        provider.shutdown()
+
+
+def test_force_flush_and_shutdown_export_everything():
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider)
+        hook.record(dict(TRACE))
+        assert provider.force_flush() is True
+        assert received.totals()["recsys.decisions"] == {HOME: 1}
+        hook.record(dict(TRACE))
+        hook.record({**TRACE, "surface": "cart"})
+        provider.shutdown()
+        provider.shutdown()
+        assert received.total("recsys.decisions") == 3
+        assert received.problems() == []
+
+
+def test_a_flush_that_the_backend_does_not_take_is_false_counted_and_warned_of(caplog):
+    with receiving() as received:
+        provider = configured(received, export_timeout=0.2)
+        hook = PersonalizationHook(meter_provider=provider)
+        received.delay = threading.Event()
+        hook.record(dict(TRACE))
+        assert hook.flush(0.5) is False
+        assert "could not be flushed" in caplog.text
+        received.delay.set()
+        assert hook.flush() is True
+        kind = frozenset({("kind", "flush")})
+        assert received.totals()["otel_personalization.internal_errors"][kind] == 1
+        assert received.totals()["recsys.decisions"] == {HOME: 1}
+        provider.shutdown()
+
+
+def resource_of(received: Received) -> dict[str, str]:
+    (resource,) = {series.resource for series in received.series}
+    return dict(resource)
+
+
+def test_the_resource_names_the_service_and_the_process(monkeypatch):
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    with receiving() as received:
+        provider = configured(received, resource_attributes={"service.version": "7"})
+        PersonalizationHook(meter_provider=provider)
+        provider.shutdown()
+        resource = resource_of(received)
+    assert resource["service.name"] == "ranking"
+    assert resource["service.version"] == "7"
+    assert resource["deployment.environment.name"] == "test"
+    assert uuid.UUID(resource["service.instance.id"])
+
+
+def test_an_instance_id_of_the_operators_is_kept_and_made_unique(monkeypatch):
+    """A variable of a container is the same in all of its workers."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=pod-7")
+    ids = set()
+    for _ in range(2):
+        with receiving() as received:
+            provider = configured(received)
+            PersonalizationHook(meter_provider=provider)
+            provider.shutdown()
+            ids.add(resource_of(received)["service.instance.id"])
+    assert len(ids) == 2
+    assert all(instance.startswith("pod-7-") for instance in ids)
+
+
+def test_the_standard_variables_are_honoured(monkeypatch):
+    with receiving("grpc") as received:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "from-the-environment")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+        provider = pipeline.configure(set_global=False)
+        PersonalizationHook(meter_provider=provider)
+        wait_for(lambda: received.exports > 3)
+        provider.shutdown()
+        assert resource_of(received)["service.name"] == "from-the-environment"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"protocol": "http/json"}, "'http/json'; it can be http/protobuf or grpc"),
+        ({"export_interval": 0}, "export_interval is 0; it takes a number of seconds above 0"),
+        ({"export_timeout": -1}, "export_timeout is -1"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(wrong, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        pipeline.configure("ranking", set_global=False, **wrong)
+
+
+def test_a_second_global_provider_is_refused_with_the_remedy():
+    assert "set_global=False" in run_program("configure_twice")["refused"]
