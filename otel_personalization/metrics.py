@@ -99,7 +99,7 @@ class Instruments:
     """
 
     def __init__(self, provider: MeterProvider) -> None:
-        self.totals = Totals()
+        self.totals = Totals(0)  # each hook reserves what it needs
         self._warner = Warner(_logger)
         self._generation = 0
         self._created = False

@@ -101,23 +101,37 @@ class Finalizer:
         self._recorder.commit(prepared)
         return result
 
-    async def _awaited(
+    def _awaited(
         self,
         coroutine: Coroutine[Any, Any, Any],
         instance: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         prepared: Prepared = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """The coroutine in one that counts; called as it was, which is what warnings show."""
+        counted: Any = self._await(_Owned(coroutine), instance, args, kwargs, prepared)
+        counted.__name__ = getattr(coroutine, "__name__", counted.__name__)
+        counted.__qualname__ = getattr(coroutine, "__qualname__", counted.__qualname__)
+        return counted  # type: ignore[no-any-return]
+
+    async def _await(
+        self,
+        owned: _Owned,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        prepared: Prepared,
     ) -> Any:
         outer = _current_call.get()
         if outer is not None and outer.running:
-            return await coroutine
+            return await owned.coroutine
         call = _Call()
         _current_call.set(call)
         try:
             if self._before and prepared is None:
                 prepared = self._prepare(instance, args, kwargs, None)
-            result = await coroutine
+            result = await owned.coroutine
         finally:
             call.running = False
             # Not a reset by token: that raises where the coroutine is closed in another context.
@@ -155,6 +169,22 @@ class Finalizer:
             self._recorder.report(InternalErrorKind.LOCATE, error)
             return None
         return self._recorder.prepare(trace)
+
+
+class _Owned:
+    """A coroutine that is closed when nobody will await it any more.
+
+    Whoever closes ours before it has started means to close this one; a task that is cancelled
+    before its first step does so.
+    """
+
+    __slots__ = ("coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+
+    def __del__(self) -> None:
+        self.coroutine.close()
 
 
 class _Call:

@@ -1,0 +1,296 @@
+"""The finalisation hook: stamps, counts, and never hurts the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import attrs
+import pydantic
+import pytest
+from hypothesis import given, settings
+from opentelemetry.metrics import NoOpMeterProvider
+
+from otel_personalization import PersonalizationHook, SettingsError
+from otel_personalization.conventions import OUTCOME_COUNTERS
+from otel_personalization.testing import Counted, counting
+from otel_personalization.totals import Totals
+from otel_personalization.warner import INTERVAL_SECONDS
+from tests.conftest import cells_of
+from tests.test_trace import ANYTHING, TRACES, Bomb, Raises
+
+STAMP = {"personalized_items_count": 1, "reason_items_count": 2}
+
+
+def make_hook(**kwargs: Any) -> PersonalizationHook:
+    return PersonalizationHook(meter_provider=NoOpMeterProvider(), **kwargs)
+
+
+@pytest.fixture
+def hook():
+    return make_hook()
+
+
+def items() -> list[dict[str, Any]]:
+    return [
+        {"item_id": "a", "personalized": True, "reasons": ["new"]},
+        {"item_id": "b", "reasons": ["new"]},
+    ]
+
+
+def test_the_recorded_sample_is_exact_through_the_hook(hook, traces, truth):
+    """Counts, and the stamps on the traces, which are what they were without."""
+    copies = [{**trace, "extras": dict(trace["extras"])} for trace in traces]
+    with counting(hook) as counted:
+        for trace in copies:
+            hook.record(trace)
+    expected = cells_of(truth["cells"], "namespace", "surface")
+    assert counted.cells == expected
+    for trace, stamped in zip(traces, copies, strict=True):
+        stamp = {
+            name: stamped["extras"].pop(name)
+            for name in ("personalized_items_count", "reason_items_count")
+        }
+        assert stamped == trace
+        assert all(type(count) is int for count in stamp.values())
+    total = sum(cell["personalized_items"] for cell in expected.values())
+    assert counted.personalized_items == total > 0
+
+
+# --- stamps -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Extras:
+    personalized_items_count: int = -1
+    reason_items_count: int = -1
+
+
+class PydanticTrace(pydantic.BaseModel):
+    final_items: list[dict[str, Any]]
+    extras: dict[str, Any] | None = None
+
+
+@attrs.define
+class AttrsTrace:
+    final_items: Any
+    extras: Any = None
+
+
+@pytest.mark.parametrize("extras", [{}, None, {"include_reasons": True}])
+@pytest.mark.parametrize("kind", [dict, SimpleNamespace, PydanticTrace, AttrsTrace])
+def test_a_trace_is_stamped_whatever_it_is(hook, kind, extras):
+    trace = kind(final_items=items(), extras=extras if extras is None else dict(extras))
+    hook.record(trace)
+    stamped = trace["extras"] if kind is dict else trace.extras
+    assert stamped == (extras or {}) | STAMP
+
+
+def test_a_trace_without_extras_gets_them(hook):
+    trace: dict[str, Any] = {"final_items": items()}
+    hook.record(trace)
+    assert trace["extras"] == STAMP
+
+
+def test_extras_that_are_an_object_are_stamped(hook):
+    trace = {"final_items": items(), "extras": Extras()}
+    hook.record(trace)
+    assert trace["extras"] == Extras(1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    final_items: Any
+    extras: Any
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        MappingProxyType({"final_items": items()}),
+        MappingProxyType({"final_items": items(), "extras": MappingProxyType({})}),
+        Frozen(items(), None),
+        Frozen(items(), MappingProxyType({})),
+        {"final_items": items(), "extras": ["odd"]},
+        {"final_items": items(), "extras": "odd"},
+    ],
+)
+def test_a_frozen_trace_is_counted_and_left_alone(hook, trace):
+    before = repr(trace)
+    with counting(hook) as counted:
+        hook.record(trace)
+    assert (counted.decisions, counted.personalized_items, counted.internal_errors) == (1, 1, 0)
+    assert repr(trace) == before
+
+
+def test_a_response_is_counted_and_left_alone(hook):
+    """Its readers do not know of a stamp."""
+    response = {"items": items()}
+    with counting(hook) as counted:
+        hook.record(response)
+    assert counted.personalized_items == 1
+    assert response == {"items": items()}
+
+
+def test_a_malformed_trace_is_left_alone(hook):
+    malformed: dict[str, Any] = {"final_items": [None]}
+    hook.record(malformed)
+    assert malformed == {"final_items": [None]}
+
+
+def test_a_trace_that_is_recorded_again_keeps_its_stamp(hook):
+    trace = {"final_items": items()}
+    hook.record(trace)
+    hook.record(trace)
+    assert trace["extras"] == STAMP
+
+
+# --- the host is never hurt -------------------------------------------------------------------
+
+
+@given(ANYTHING | TRACES)
+@settings(max_examples=50)
+def test_whatever_is_recorded_is_counted_once_or_malformed(trace):
+    hook = make_hook()
+    with counting(hook) as counted:
+        hook.record(trace)
+    assert counted.decisions + counted.malformed_traces == 1
+    assert counted.internal_errors == 0
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [None, [], "x", Raises(), Bomb(RuntimeError)],
+    ids=["None", "list", "text", "raises", "bomb"],
+)
+def test_a_malformed_trace_is_counted_and_warned_of_once_a_minute(hook, trace, caplog, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("otel_personalization.warner.monotonic", lambda: now[0])
+    with counting(hook) as counted:
+        for _ in range(100):
+            hook.record(trace)
+        assert len(caplog.records) == 1
+        now[0] += INTERVAL_SECONDS
+        hook.record(trace)
+    assert len(caplog.records) == 2
+    assert "could not be counted" in caplog.text
+    assert counted.malformed_traces == 101
+    assert counted.decisions == 0
+
+
+def test_an_internal_error_is_counted_and_warned_of_but_not_raised(hook, monkeypatch, caplog):
+    monkeypatch.setattr(Totals, "add", lambda *_: 1 / 0)
+    with counting(hook) as counted:
+        hook.record({})
+        hook.record({})
+    assert counted.internal_errors == 2
+    assert len(caplog.records) == 1
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.setattr("otel_personalization.hook.read_decision", lambda *_: 1 / 0)
+    with counting(hook) as counted:
+        hook.record({})
+    assert counted.internal_errors == 1
+
+
+def test_an_internal_error_is_raised_under_debug(monkeypatch):
+    monkeypatch.setattr(Totals, "add", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_hook(debug=True).record({})
+
+
+def test_a_logging_filter_of_the_hosts_that_raises_hurts_nobody(hook):
+    def raises(_: logging.LogRecord) -> bool:
+        raise RuntimeError
+
+    logger = logging.getLogger("otel_personalization.hook")
+    logger.addFilter(raises)
+    try:
+        with counting(hook) as counted:
+            hook.record(None)
+    finally:
+        logger.removeFilter(raises)
+    assert counted.malformed_traces == 1
+
+
+# --- the rest of the hook ---------------------------------------------------------------------
+
+
+def test_outcomes_are_counted_under_the_labels_of_the_traces(hook):
+    hook.record_impressions(20, namespace=" Shop ", surface="HOME")
+    hook.record_clicks(2, namespace="shop", surface="home")
+    hook.record_clicks(1, namespace="", surface=None)
+    assert hook.totals.snapshot()[OUTCOME_COUNTERS] == {
+        ("shop", "home"): (20, 2),
+        ("unknown", "default"): (0, 1),
+    }
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, "1", None, True, float("nan"), 2**70])
+def test_an_outcome_that_is_no_count_is_an_internal_error(hook, count):
+    with counting(hook) as counted:
+        hook.record_impressions(count, namespace="shop", surface="home")
+        hook.record_clicks(count, namespace="shop", surface="home")
+    assert counted.internal_errors == 2
+    assert hook.totals.snapshot()[OUTCOME_COUNTERS] == {}
+
+
+def test_the_decorator_counts_and_takes_the_same_settings(hook):
+    @hook.finalizer(trace="argument:decision", when="before")
+    def store(decision: Any) -> str:
+        return repr(decision["extras"])
+
+    with counting(hook) as counted:
+        assert store({"final_items": items()}) == repr(STAMP)
+    assert counted.decisions == 1
+    with pytest.raises(SettingsError, match="when is 'sometimes'"):
+        hook.finalizer(when="sometimes")
+
+
+def test_stages_of_the_settings_are_no_sources():
+    hook = make_hook(stages=["rerank"])
+    with counting(hook) as counted:
+        sources = {"rerank": {"count": 1}, "merged": {"count": 2}}
+        hook.record({"extras": {"candidate_sources": sources}})
+    assert [source for _, _, source in counted.sources] == ["merged"]
+
+
+def test_what_was_counted_within_is_told_in_all_and_by_cell(hook):
+    hook.record({"surface": "cart"})
+    with counting(hook) as counted:
+        hook.record({"surface": "cart", "final_items": items()})
+        hook.record({"surface": "home"})
+        hook.record(None)
+    assert counted == Counted(
+        decisions=2,
+        empty_decisions=1,
+        served_items=2,
+        served_items_squared=4,
+        reason_requested_items=2,
+        personalized_items=1,
+        reason_items=2,
+        malformed_traces=1,
+        cells={
+            ("unknown", "cart"): {
+                "decisions": 1,
+                "empty_decisions": 0,
+                "served_items": 2,
+                "served_items_squared": 4,
+                "reason_requested_items": 2,
+                "personalized_items": 1,
+                "reason_items": 2,
+                "cold_start_items": 0,
+            },
+            ("unknown", "home"): {
+                "decisions": 1,
+                "empty_decisions": 1,
+                "served_items": 0,
+                "served_items_squared": 0,
+                "reason_requested_items": 0,
+                "personalized_items": 0,
+                "reason_items": 0,
+                "cold_start_items": 0,
+            },
+        },
+    )

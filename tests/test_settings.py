@@ -1,0 +1,110 @@
+"""Settings: keyword before variable before default; a wrong one says what is allowed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from otel_personalization.conventions import LARGEST_MAX_LABEL_SETS, MAX_SOURCES
+from otel_personalization.settings import Settings, SettingsError, resolve
+
+DEFAULTS = Settings(
+    target=(),
+    trace="result",
+    when="after",
+    surfaces=frozenset(),
+    max_label_sets=64,
+    stages=frozenset({"merged", "post_constraints", "post_exclusion", "prefetched"}),
+    debug=False,
+)
+
+
+def test_defaults():
+    assert resolve(environment={}) == DEFAULTS
+    blank = {f"OTEL_PERSONALIZATION_{name.upper()}": " " for name in vars(DEFAULTS)}
+    assert resolve(environment=blank) == DEFAULTS
+
+
+def test_every_setting_has_a_variable():
+    environment = {
+        "OTEL_PERSONALIZATION_TARGET": "a.b:finalize, a:B.finalize",
+        "OTEL_PERSONALIZATION_TRACE": "argument:decision",
+        "OTEL_PERSONALIZATION_WHEN": "before",
+        "OTEL_PERSONALIZATION_SURFACES": "Shop/Home, shop/cart",
+        "OTEL_PERSONALIZATION_MAX_LABEL_SETS": "100",
+        "OTEL_PERSONALIZATION_STAGES": "merged,rerank",
+        "OTEL_PERSONALIZATION_DEBUG": "True",
+    }
+    expected = Settings(
+        target=("a.b:finalize", "a:B.finalize"),
+        trace="argument:decision",
+        when="before",
+        surfaces=frozenset({("shop", "home"), ("shop", "cart")}),
+        max_label_sets=100,
+        stages=frozenset({"merged", "rerank"}),
+        debug=True,
+    )
+    assert resolve(environment=environment) == expected
+    assert resolve(**vars(expected), environment={}) == expected
+
+
+def test_a_keyword_comes_before_its_variable():
+    environment = {"OTEL_PERSONALIZATION_MAX_LABEL_SETS": "100"}
+    assert resolve(max_label_sets=3, environment=environment).max_label_sets == 3
+
+
+def test_a_target_that_is_named_twice_is_one():
+    assert resolve(target=["a:f", "a:f"], environment={}).target == ("a:f",)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"target": "ranking.finalize"}, "'ranking.finalize' is no 'module:function' or"),
+        ({"target": "ranking:"}, "'ranking:' is no"),
+        ({"target": [None]}, "None is no"),
+        ({"target": 7}, "target is 7"),
+        ({"trace": "argument:"}, "it can be 'result', 'self', 'argument:NAME' or"),
+        ({"trace": "argument:a b"}, "it can be"),
+        ({"trace": 7}, "trace is 7; it can be"),
+        ({"when": "later"}, "when is 'later'; it can be 'after' or 'before'"),
+        ({"when": "before"}, "trace is 'result', which there is none of before the call"),
+        ({"surfaces": "home"}, "'home' is no 'namespace/surface', such as 'shop_eu/home'"),
+        ({"surfaces": ["a/b/c"]}, "'a/b/c' is no"),
+        ({"surfaces": ["/home"]}, "'/home' is no"),
+        ({"surfaces": [("shop", None)]}, "is no 'namespace/surface'"),
+        ({"surfaces": "shop/" + "x" * 65}, "has a name of over 64 characters"),
+        ({"surfaces": ["a/b", "c/d"], "max_label_sets": 1}, "it must hold them all"),
+        ({"max_label_sets": 0}, "max_label_sets is 0; it can be a whole number from 1 to 116"),
+        ({"max_label_sets": 117}, "from 1 to 116"),
+        ({"max_label_sets": True}, "from 1 to 116"),
+        ({"max_label_sets": 7.0}, "from 1 to 116"),
+        ({"stages": 7}, "stages is 7"),
+        ({"stages": [7]}, "it takes names of stages"),
+        ({"debug": 1}, "it can be 'true' or 'false'"),
+    ],
+)
+def test_a_wrong_keyword_is_refused_with_what_is_allowed(wrong: Any, says: str):
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        resolve(**wrong, environment={})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("MAX_LABEL_SETS", "many", "MAX_LABEL_SETS is 'many'; it can be a whole number from 1 to"),
+        ("DEBUG", "yes", "OTEL_PERSONALIZATION_DEBUG is 'yes'; it can be 'true' or 'false'"),
+        ("WHEN", "later", "OTEL_PERSONALIZATION_WHEN is 'later'"),
+        ("TARGET", "x", "OTEL_PERSONALIZATION_TARGET is 'x'"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_its_name(name: str, value: str, says: str):
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        resolve(environment={f"OTEL_PERSONALIZATION_{name}": value})
+
+
+def test_no_setting_takes_a_provider_past_its_limit_of_attribute_sets():
+    """The SDK merges the attribute sets of a counter past 2,000 into one."""
+    assert (LARGEST_MAX_LABEL_SETS + 1) * (MAX_SOURCES + 1) <= 2000
