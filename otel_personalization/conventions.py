@@ -58,6 +58,7 @@ DEFAULT_STAGES: Final = frozenset({"merged", "post_constraints", "post_exclusion
 
 PERSONALIZATION_REASON: Final = "personalization"
 COLD_START_REASON: Final = "cold_start"
+COLLABORATIVE_SOURCE: Final = "collaborative"
 STAMPED_PERSONALIZED: Final = "personalized_items_count"
 STAMPED_REASON: Final = "reason_items_count"
 

@@ -81,7 +81,7 @@ def configure(
 
     Raises:
         RuntimeError: a global MeterProvider has been set already.
-        ValueError: the protocol is unknown, or a time is not positive.
+        ValueError: the endpoint is no URL, the protocol is unknown, or a time is not positive.
     """
     if set_global and hasattr(get_meter_provider(), "force_flush"):
         raise RuntimeError(
@@ -98,6 +98,10 @@ def configure(
     )
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}; it can be {' or '.join(PROTOCOLS)}")
+    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+        raise ValueError(
+            f"endpoint is {endpoint!r}; it takes a URL, such as 'http://localhost:4318'"
+        )
     for name, seconds in (("export_interval", export_interval), ("export_timeout", export_timeout)):
         if seconds is not None and not seconds > 0:
             raise ValueError(f"{name} is {seconds!r}; it takes a number of seconds above 0")

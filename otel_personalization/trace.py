@@ -78,7 +78,8 @@ def read_decision(
 def read_timestamp(trace: object) -> datetime | None:
     """The instant of a trace's ``ts`` in UTC; None where it has no readable one.
 
-    A ``ts`` without an offset is taken as UTC. Digits past the microsecond are cut.
+    It is RFC 3339, or as PostgreSQL writes a timestamptz. One without an offset is taken as UTC.
+    Digits past the microsecond are cut.
     """
     field = _field_reader(trace)
     value = field("ts") if field is not None else None
@@ -86,8 +87,8 @@ def read_timestamp(trace: object) -> datetime | None:
         if isinstance(value, datetime):
             instant = value
         elif isinstance(value, str) and (match := _RFC_3339.fullmatch(value.strip())):
-            seconds, fraction, offset = match.groups()
-            offset = "+00:00" if offset in (None, "Z", "z") else offset
+            seconds, fraction, sign, hours, minutes = match.groups()
+            offset = f"{sign}{hours}:{minutes or '00'}" if sign else "+00:00"
             instant = datetime.fromisoformat(f"{seconds}.{(fraction or '0')[:6]:0<6}{offset}")
         else:
             return None
@@ -120,7 +121,8 @@ def count_of(value: object, largest: int = MAX_CANDIDATES) -> int | None:
 
 
 _RFC_3339: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
+    re.ASCII,
 )
 
 

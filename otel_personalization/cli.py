@@ -1,0 +1,297 @@
+"""The command line: ``otel-personalization replay FILE...``."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Annotated, Any, Final
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from otel_personalization import replay as replaying
+from otel_personalization.conventions import COLLABORATIVE_SOURCE
+from otel_personalization.hook import PersonalizationHook
+from otel_personalization.version import __version__
+
+FAILED: Final = 1
+NO_TRACES: Final = 2
+SOME_NOT_COUNTED: Final = 3
+
+SHOWN_PROBLEMS: Final = 20
+TABLE_WIDTH: Final = 110
+"""Columns that the table needs: no figure is cut off on a narrower terminal, or in a pipe."""
+
+app = typer.Typer(
+    help="Does personalisation still reach users?", no_args_is_help=True, add_completion=False
+)
+
+
+class Format(str, Enum):
+    """What the lines of a file are."""
+
+    trace = replaying.TRACE
+    response = replaying.RESPONSE
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Count personalised and explained items of decision traces."""
+
+
+@app.command()
+def replay(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="Decision traces, one JSON object a line; gzipped or not; - is standard input.",
+        ),
+    ],
+    trace_format: Annotated[
+        Format, typer.Option("--format", help="Whether lines are traces or HTTP response bodies.")
+    ] = Format.trace,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENDPOINT",
+            help="Send the counters there, such as http://localhost:4318; the protocol is that of "
+            "OTEL_EXPORTER_OTLP_PROTOCOL, http/protobuf if unset.",
+        ),
+    ] = None,
+    stamp: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the traces there with their counts; gzipped if it ends with .gz.",
+        ),
+    ] = None,
+) -> None:
+    r"""Count recorded decision traces as a service would have.
+
+    \b
+    Exit codes:
+      0  every line was counted
+      1  a file could not be read, or the OTLP endpoint did not answer
+      2  no decision trace is in the input, or the command was wrong
+      3  some lines were not counted; they are told by file and line
+    """
+    # What the hook would warn of is told with file and line.
+    logging.getLogger("otel_personalization.hook").setLevel(logging.ERROR)
+    if stamp is not None:
+        _check_stamp(stamp, files, trace_format)
+    try:
+        with _otlp_hook(otlp) as hook, _stamped(stamp) as stamped, _progress(files) as progress:
+            report = replaying.replay(
+                files,
+                trace_format=trace_format.value,
+                further_hook=hook,
+                stamped=stamped,
+                progress=progress,
+            )
+    except OSError as error:
+        _fail(f"{error.filename or 'error'}: {error.strerror or error}")
+    if as_json:
+        typer.echo(json.dumps(report.as_json()))
+    elif report.has_traces:
+        console = Console()
+        console.width = max(console.width, TABLE_WIDTH)
+        console.print(table_of(report))
+    _tell_problems(report)
+    if not report.has_traces:
+        typer.echo(
+            "There is no decision trace in the input: no line is a JSON object with decision_id, "
+            "final_items or items. A file with one object over several lines becomes such a file "
+            "by: jq -c . FILE",
+            err=True,
+        )
+        raise typer.Exit(NO_TRACES)
+    if report.problems:
+        raise typer.Exit(SOME_NOT_COUNTED)
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"otel-personalization: {message}", err=True)
+    raise typer.Exit(FAILED)
+
+
+def _check_stamp(stamp: Path, files: list[Path], trace_format: Format) -> None:
+    if trace_format is Format.response:
+        raise typer.BadParameter("a response has nowhere to put a stamp", param_hint="--stamp")
+    for file in files:
+        if stamp.exists() and file.exists() and stamp.samefile(file):
+            raise typer.BadParameter(f"{stamp} is read from, too", param_hint="--stamp")
+
+
+@contextmanager
+def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
+    """A hook whose counters are sent to an endpoint when all is counted."""
+    if endpoint is None:
+        yield None
+        return
+    try:
+        from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
+
+        provider = pipeline.configure(
+            "otel-personalization-replay", endpoint=endpoint, set_global=False
+        )
+    except (ImportError, ValueError) as error:
+        _fail(str(error))
+        return
+    hook = PersonalizationHook(meter_provider=provider)
+    yield hook
+    if not hook.flush(30):
+        _fail(f"the counters could not be sent to {endpoint}")
+    provider.shutdown()
+
+
+@contextmanager
+def _stamped(path: Path | None) -> Iterator[IO[str] | None]:
+    """A file that takes its name only when it is whole."""
+    if path is None:
+        yield None
+        return
+    with NamedTemporaryFile(dir=path.absolute().parent, prefix=path.name, delete=False) as whole:
+        unfinished = Path(whole.name)
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(unfinished, "wt", encoding="utf-8") as stream:
+            yield stream
+        unfinished.chmod(0o666 & ~_umask())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _progress(files: list[Path]) -> Iterator[Callable[[Path, int], None] | None]:
+    """A progress bar on a terminal, and none elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks = {
+            file: bar.add_task(
+                str(file), total=None if file == replaying.STDIN else file.stat().st_size
+            )
+            for file in files
+        }
+        yield lambda file, position: bar.update(tasks[file], completed=position)
+
+
+def _tell_problems(report: replaying.Report) -> None:
+    for problem in report.problems[:SHOWN_PROBLEMS]:
+        typer.echo(str(problem), err=True)
+    more = report.problem_count - SHOWN_PROBLEMS
+    if more > 0:
+        typer.echo(f"... and {more:,} more", err=True)
+    if report.problems:
+        malformed = sum(report.malformed.values())
+        typer.echo(
+            f"Not counted: {report.skipped_lines:,} lines that are no JSON, {malformed:,} "
+            "malformed traces.",
+            err=True,
+        )
+
+
+# --- the table --------------------------------------------------------------------------------
+
+_COLUMNS: Final = (
+    "decisions",
+    "served",
+    "personalised",
+    "share",
+    "reasons",
+    "coverage",
+    "requested\ncoverage",
+    "collaborative\nempty",
+    "longest\nstreak",
+)
+
+
+def table_of(report: replaying.Report) -> Table:
+    """A row for each namespace, below it one for each of its surfaces, and one for all."""
+    table = Table(box=SIMPLE, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("namespace\n  surface", no_wrap=True)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    sources = {
+        (row["namespace"], row["surface"]): row
+        for row in report.sources
+        if row["source"] == COLLABORATIVE_SOURCE
+    }
+    for namespace, grouped in groupby(report.cells, key=itemgetter("namespace")):
+        cells = list(grouped)
+        whole = {name: sum(cell[name] for cell in cells) for name in replaying.COUNTS}
+        figures = _figures(whole, sources.get((namespace, None)))
+        table.add_row(_text(namespace), *figures, style="bold")
+        for cell in cells:
+            figures = _figures(cell, sources.get((namespace, cell["surface"])))
+            table.add_row(_text("  " + cell["surface"]), *figures)
+        table.add_section()
+    table.add_row("all", *_figures(report.totals, None), style="bold")
+    return table
+
+
+def _figures(counts: dict[str, Any], source: dict[str, Any] | None) -> list[str]:
+    served = counts["served_items"]
+    return [
+        f"{counts['decisions']:,}",
+        f"{served:,}",
+        f"{counts['personalized_items']:,}",
+        _share(counts["personalized_items"], served),
+        f"{counts['reason_items']:,}",
+        _share(counts["reason_items"], served),
+        _share(counts["reason_items"], counts["reason_requested_items"]),
+        _share(source["empty_decisions"], source["decisions"]) if source else "",
+        f"{source['longest_empty_streak']:,}" if source else "",
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "no data"
+
+
+def _text(label: str) -> Text:
+    """A label as it can be shown: what does not print is escaped."""
+    if label.isprintable():
+        return Text(label)
+    return Text(label.encode("unicode_escape").decode())

@@ -1,0 +1,443 @@
+"""`otel-personalization replay`: exact on recorded files, loud on what it could not count."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from otel_personalization.cli import app
+from otel_personalization.conventions import STAMPED_PERSONALIZED, STAMPED_REASON
+from otel_personalization.replay import COUNTS
+from tests.conftest import DATA, cells_of, read_ndjson, recording
+from tests.otlp_receiver import receiving
+
+SAMPLE = DATA / "traces.ndjson.gz"
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Any:
+    return CliRunner().invoke(app, ["replay", *map(str, arguments)], input=stdin)
+
+
+def counted(*arguments: object, exit_code: int = 0, stdin: bytes | None = None) -> dict[str, Any]:
+    result = run("--json", *arguments, stdin=stdin)
+    assert result.exit_code == exit_code, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def file_of(path: Path, *traces: Any) -> Path:
+    lines = (trace if isinstance(trace, bytes) else json.dumps(trace).encode() for trace in traces)
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def trace(
+    surface: str = "home", ts: str = "2026-11-23T10:00:00Z", **sources: int
+) -> dict[str, Any]:
+    candidates = {source: {"count": count} for source, count in sources.items()}
+    return {
+        "decision_id": "d",
+        "namespace": "shop",
+        "surface": surface,
+        "ts": ts,
+        "final_items": [{"item_id": "a", "reasons": ["new"]}],
+        "extras": {"candidate_sources": candidates},
+    }
+
+
+# --- recorded files ---------------------------------------------------------------------------
+
+
+def test_the_sample_is_exact(truth):
+    report = counted(SAMPLE)
+    expected = cells_of(truth["cells"], "namespace", "surface")
+    expected = {cell: {name: row[name] for name in COUNTS} for cell, row in expected.items()}
+    assert cells_of(report["cells"], "namespace", "surface") == expected
+    totals: Counter[str] = Counter()
+    for row in expected.values():
+        totals.update(row)
+    assert report["totals"] == {**totals, "malformed_traces": 0}
+    assert report["malformed"] == {}
+    assert report["skipped_lines"] == 0
+
+
+def test_the_sources_of_the_sample_are_exact_by_surface_and_by_namespace(truth):
+    report = counted(SAMPLE)
+    for keys in (("namespace", "surface", "source"), ("namespace", "source")):
+        rows = [row for row in report["sources"] if (row["surface"] is None) == (len(keys) == 2)]
+        for row in rows:
+            del row["longest_empty_streak"]
+        assert cells_of(rows, *keys) == cells_of(truth["sources"], *keys)
+
+
+def test_the_full_recording_is_exact():
+    """And the recorded outage shows as a streak of its 253 decisions with the source."""
+    truth = json.loads(recording("decision_traces.truth.json").read_text())["total"]
+    report = counted(recording("decision_traces.ndjson.gz"))
+    assert report["totals"] == {
+        "decisions": truth["decisions"],
+        "empty_decisions": truth["decisions_empty"],
+        "served_items": truth["served_items"],
+        "personalized_items": truth["personalized_served_items"],
+        "reason_items": truth["items_with_reason_surfaced"],
+        "reason_requested_items": truth["served_items_surfaced"],
+        "cold_start_items": 0,
+        "malformed_traces": 0,
+    }
+    (outage,) = (
+        row
+        for row in report["sources"]
+        if (row["namespace"], row["surface"], row["source"]) == ("shop_eu", None, "collaborative")
+    )
+    assert outage["longest_empty_streak"] == 253
+    assert (
+        sum(
+            row["empty_decisions"]
+            for row in report["sources"]
+            if row["surface"] is None and row["source"] == "collaborative"
+        )
+        == truth["collab_zero"]
+    )
+
+
+def test_responses_are_read_by_their_format(truth):
+    path = DATA / "responses.ndjson.gz"
+    report = counted("--format", "response", path)
+    bodies = read_ndjson(path)
+    served = sum(len(body["items"] or ()) for body in bodies)
+    assert report["totals"]["decisions"] == len(bodies) == len(truth["responses"])
+    assert report["totals"]["served_items"] == served > 0
+    assert report["sources"] == []
+    assert [(cell["namespace"], cell["surface"]) for cell in report["cells"]] == [
+        ("unknown", "default")
+    ]
+
+
+def test_an_error_answer_is_no_empty_decision(tmp_path):
+    """A body without items was no recommendation."""
+    path = file_of(tmp_path / "bodies", {"items": None}, {"error": "bad request"})
+    report = counted("--format", "response", path, exit_code=3)
+    assert report["totals"]["decisions"] == report["totals"]["empty_decisions"] == 1
+    assert report["malformed"] == {"not_a_trace": 1}
+
+
+def test_rows_in_the_form_of_sql_count_as_the_traces_that_they_are(tmp_path, traces):
+    """There, what is absent is null."""
+    keys = [
+        "decision_id",
+        "org_id",
+        "ts",
+        "namespace",
+        "surface",
+        "request_id",
+        "user_hash",
+        "k",
+        "constraints",
+        "effective_config",
+        "bandit",
+        "candidates_pre",
+        "final_items",
+        "mmr_info",
+        "caps",
+        "extras",
+    ]
+    rows = [{key: trace.get(key) for key in keys} for trace in traces]
+    assert counted(file_of(tmp_path / "rows", *rows)) == counted(SAMPLE)
+
+
+def test_gzip_is_told_by_its_content_and_several_files_are_one_input(tmp_path):
+    plain = tmp_path / "plain.gz"
+    plain.write_bytes(gzip.decompress(SAMPLE.read_bytes()))
+    assert counted(plain) == counted(SAMPLE)
+    twice = counted(plain, SAMPLE)["totals"]
+    assert twice == {name: 2 * count for name, count in counted(SAMPLE)["totals"].items()}
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_standard_input_is_a_file(compressed):
+    content = SAMPLE.read_bytes() if compressed else gzip.decompress(SAMPLE.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "otel_personalization", "replay", "--json", "-"],
+        input=content,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(done.stdout) == counted(SAMPLE)
+    assert done.stderr == b""
+
+
+# --- streaks ----------------------------------------------------------------------------------
+
+
+def streaks(path: Path) -> dict[tuple[str | None, str], int]:
+    return {
+        (row["surface"], row["source"]): row["longest_empty_streak"]
+        for row in counted(path)["sources"]
+    }
+
+
+def test_streaks_go_by_time_whatever_the_order_of_the_lines(tmp_path):
+    """And whatever the offsets: the text of a timestamp sorts otherwise."""
+    path = file_of(
+        tmp_path / "traces",
+        trace(ts="2026-11-23T10:03:00Z", content=0),
+        trace(ts="2026-11-23T10:01:00.5Z", content=0),
+        trace(ts="2026-11-23T12:02:00+02:00", content=0),
+        trace(ts="2026-11-23T10:00:00Z", content=4),
+        trace(ts="2026-11-23T10:04:00Z", content=1),
+        trace(ts="2026-11-23T10:05:00Z", content=0),
+    )
+    assert streaks(path)[None, "content"] == 3
+
+
+def test_a_streak_skips_decisions_without_the_source(tmp_path):
+    path = file_of(
+        tmp_path / "traces", trace(content=0), trace(), trace(popularity=3), trace(content=0)
+    )
+    assert streaks(path) == {
+        (None, "content"): 2,
+        (None, "popularity"): 0,
+        ("home", "content"): 2,
+        ("home", "popularity"): 0,
+    }
+
+
+def test_streaks_are_told_for_a_namespace_and_for_each_surface(tmp_path):
+    path = file_of(
+        tmp_path / "traces",
+        trace("home", content=0),
+        trace("cart", content=0),
+        trace("home", content=0),
+        trace("cart", content=1),
+        trace("home", content=0),
+    )
+    assert streaks(path) == {(None, "content"): 3, ("cart", "content"): 1, ("home", "content"): 3}
+
+
+def test_decisions_of_one_instant_stay_in_the_order_of_the_file(tmp_path):
+    path = file_of(tmp_path / "traces", *(trace(content=n) for n in (0, 1, 0, 1, 0)))
+    assert streaks(path)[None, "content"] == 1
+
+
+def test_a_trace_without_a_timestamp_is_where_it_stands(tmp_path):
+    no_ts = trace(content=0)
+    del no_ts["ts"]
+    path = file_of(tmp_path / "traces", trace(content=0), no_ts, trace(content=1))
+    assert streaks(path)[None, "content"] == 2
+
+
+# --- what is not counted ----------------------------------------------------------------------
+
+
+def test_lines_that_are_no_json_and_malformed_traces_are_told_by_file_and_line(tmp_path):
+    path = file_of(
+        tmp_path / "traces",
+        trace(),
+        b'{"decision_id": ',
+        b"",
+        b"[]",
+        b"\xff\xfe broken",
+        {"final_items": 3},
+        trace(),
+    )
+    result = run("--json", path)
+    assert result.exit_code == 3
+    report = json.loads(result.stdout)
+    assert report["totals"]["decisions"] == 2
+    assert report["totals"]["malformed_traces"] == 2
+    assert report["malformed"] == {"not_a_trace": 1, "items_not_a_list": 1}
+    assert report["skipped_lines"] == 2
+    told = result.stderr.splitlines()
+    assert [line.split(": ")[0] for line in told[:-1]] == [f"{path}:{n}" for n in (2, 4, 5, 6)]
+    assert "malformed: not_a_trace" in told[1]
+    assert told[-1] == "Not counted: 2 lines that are no JSON, 2 malformed traces."
+
+
+def test_a_deeply_nested_line_is_skipped(tmp_path):
+    path = file_of(tmp_path / "traces", trace(), b"[" * 100_000)
+    assert counted(path, exit_code=3)["skipped_lines"] == 1
+
+
+def test_many_problems_are_counted_and_the_first_are_told(tmp_path):
+    result = run(file_of(tmp_path / "traces", trace(), *([b"x"] * 100)))
+    assert "... and 80 more" in result.stderr
+    assert "Not counted: 100 lines that are no JSON, 0 malformed traces." in result.stderr
+
+
+def test_a_truncated_gzip_keeps_what_was_read(tmp_path):
+    path = tmp_path / "cut.gz"
+    path.write_bytes(SAMPLE.read_bytes()[: SAMPLE.stat().st_size // 2])
+    result = run("--json", path)
+    assert result.exit_code == 3
+    assert 0 < json.loads(result.stdout)["totals"]["decisions"] < 195
+    assert f"{path}:" in result.stderr
+    assert "the gzip stream is damaged" in result.stderr
+
+
+def test_a_gzip_with_a_flipped_bit_is_damaged(tmp_path):
+    content = bytearray(SAMPLE.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path = tmp_path / "flipped.gz"
+    path.write_bytes(content)
+    result = run("--json", path)
+    assert result.exit_code == 3
+    assert result.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n\n", b"no JSON\n", b'{"name": "x"}\n', b"[1, 2]\n", b'{\n "items": []\n}\n'],
+)
+def test_what_holds_no_trace_at_all_is_no_input(tmp_path, content):
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    result = run(path)
+    assert result.exit_code == 2
+    assert "There is no decision trace in the input" in result.stderr
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    result = run(SAMPLE, tmp_path / "missing")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/missing: No such file or directory" in result.stderr
+
+
+# --- stamps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["stamped.ndjson", "stamped.ndjson.gz"])
+def test_stamped_traces_are_written_back_with_their_counts(tmp_path, traces, name):
+    path = tmp_path / name
+    report = counted("--stamp", path, SAMPLE)
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt") as lines:
+        stamped = [json.loads(line) for line in lines]
+    stamps = [
+        (row["extras"].pop(STAMPED_PERSONALIZED), row["extras"].pop(STAMPED_REASON))
+        for row in stamped
+    ]
+    assert stamped == traces
+    totals = report["totals"]
+    assert [sum(column) for column in zip(*stamps, strict=True)] == [
+        totals["personalized_items"],
+        totals["reason_items"],
+    ]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_stamped_file_counts_the_same_when_its_lists_are_gone(tmp_path):
+    """Evidence (4): the stamp of a producer that dropped the list."""
+    path = tmp_path / "stamped"
+    counted("--stamp", path, SAMPLE)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["extras"].pop("personalized_items", None)
+        for item in row["final_items"] or ():
+            item.pop("reasons", None)
+    again = counted(file_of(path, *rows))["totals"]
+    assert again["personalized_items"] == counted(SAMPLE)["totals"]["personalized_items"]
+
+
+def test_malformed_traces_are_written_back_as_they_were(tmp_path):
+    path = tmp_path / "stamped"
+    counted("--stamp", path, file_of(tmp_path / "traces", trace(), {"final_items": 3}), exit_code=3)
+    assert json.loads(path.read_text().splitlines()[1]) == {"final_items": 3}
+
+
+def test_a_file_is_not_stamped_onto_itself(tmp_path):
+    path = file_of(tmp_path / "traces", trace())
+    before = path.read_bytes()
+    assert run("--stamp", path, path).exit_code == 2
+    assert run("--stamp", tmp_path / "x", "--format", "response", path).exit_code == 2
+    assert path.read_bytes() == before
+
+
+def test_a_stamped_file_that_could_not_be_finished_is_not_there(tmp_path):
+    target = tmp_path / "stamped"
+    assert run("--stamp", target, SAMPLE, tmp_path / "missing").exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- OTLP, table, terminal --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_the_counters_are_sent_on(monkeypatch, protocol):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    with receiving(protocol) as received:
+        report = counted("--otlp", received.endpoint, SAMPLE)
+    totals = received.totals()
+    for field, name in (
+        ("decisions", "recsys.decisions"),
+        ("served_items", "recsys.served_items"),
+        ("personalized_items", "recsys.personalized_items"),
+        ("reason_items", "recsys.reason_items"),
+    ):
+        assert {dict(labels)["surface"] for labels in totals[name]} == {
+            cell["surface"] for cell in report["cells"]
+        }
+        assert sum(totals[name].values()) == report["totals"][field]
+    assert received.problems() == []
+
+
+def test_an_endpoint_that_does_not_answer_is_told():
+    result = run("--otlp", "http://127.0.0.1:9", SAMPLE)
+    assert result.exit_code == 1
+    assert "the counters could not be sent to http://127.0.0.1:9" in result.stderr
+
+
+def test_an_endpoint_that_is_no_url_is_told():
+    result = run("--otlp", "localhost:4318", SAMPLE)
+    assert result.exit_code == 1
+    assert "'localhost:4318'" in result.stderr
+
+
+def test_the_table_is_what_a_person_can_read(tmp_path):
+    path = file_of(
+        tmp_path / "traces",
+        {**trace(collaborative=0), "final_items": [{"personalized": True}, {"reasons": ["x"]}]},
+        trace(collaborative=2),
+        {"decision_id": "x", "surface": "\ud800\x1b[31m"},
+    )
+    result = run(path)
+    rows = {cells[0]: cells[1:] for line in result.stdout.splitlines() if (cells := line.split())}
+    figures = ["2", "3", "1", "33.3%", "2", "66.7%", "66.7%", "50.0%", "1"]
+    assert rows["shop"] == rows["home"] == figures
+    assert rows["unknown"] == ["1", "0", "0", *["no", "data", "0", "no", "data", "no", "data"]]
+    assert "\\ud800\\x1b[31m" in rows
+    assert rows["all"][:3] == ["3", "3", "1"]
+    assert max(map(len, result.stdout.splitlines())) <= 110
+
+
+def test_progress_is_shown_on_a_terminal_only():
+    shown, terminal = pty.openpty()
+    command = [sys.executable, "-m", "otel_personalization", "replay", "--json", str(SAMPLE)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, timeout=60, check=True)
+    os.close(terminal)
+    assert "traces.ndjson.gz" in os.read(shown, 100_000).decode()
+    os.close(shown)
+    assert json.loads(done.stdout)
+    piped = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert piped.stderr == b""
+
+
+def test_the_command_has_a_version_and_help():
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == "0.1.0"
+    assert "Exit codes" in run("--help").stdout
