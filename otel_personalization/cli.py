@@ -102,12 +102,15 @@ def replay(
       2  no decision trace is in the input, or the command was wrong
       3  some lines were not counted; they are told by file and line
     """
-    # What the hook would warn of is told with file and line.
-    logging.getLogger("otel_personalization.hook").setLevel(logging.ERROR)
     if stamp is not None:
         _check_stamp(stamp, files, trace_format)
     try:
-        with _otlp_hook(otlp) as hook, _stamped(stamp) as stamped, _progress(files) as progress:
+        with (
+            _quiet_hook(),
+            _otlp_hook(otlp) as hook,
+            _stamped(stamp) as stamped,
+            _progress(files) as progress,
+        ):
             report = replaying.replay(
                 files,
                 trace_format=trace_format.value,
@@ -150,6 +153,18 @@ def _check_stamp(stamp: Path, files: list[Path], trace_format: Format) -> None:
 
 
 @contextmanager
+def _quiet_hook() -> Iterator[None]:
+    """What the hook would warn of is told with file and line."""
+    logger = logging.getLogger("otel_personalization.hook")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
     """A hook whose counters are sent to an endpoint when all is counted."""
     if endpoint is None:
@@ -165,10 +180,12 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
         _fail(str(error))
         return
     hook = PersonalizationHook(meter_provider=provider)
-    yield hook
-    if not hook.flush(30):
-        _fail(f"the counters could not be sent to {endpoint}")
-    provider.shutdown()
+    try:
+        yield hook
+        if not hook.flush(30):
+            _fail(f"the counters could not be sent to {endpoint}")
+    finally:
+        provider.shutdown()
 
 
 @contextmanager

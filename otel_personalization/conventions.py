@@ -26,7 +26,7 @@ SURFACE: Final = "surface"
 SOURCE: Final = "source"
 REASON: Final = "reason"
 KIND: Final = "kind"
-FORK_GENERATION: Final = "otel_personalization.fork_generation"
+FORKED_PROCESS: Final = "otel_personalization.forked_process_id"
 """Scope attribute of a forked process on an inherited provider; see ``metrics.py``."""
 
 # --- values that stand in ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ its total; `Instruments.flush`, and an exit handler, see to it that there is a n
 **Forks.** A child must neither repeat nor take away what its parent counted, whatever the kind of
 its readers; a reader of deltas would subtract the parent's last value from the child's first. A
 child therefore gets instruments of its own, under a scope of its own (attribute
-``otel_personalization.fork_generation``), and the inherited ones say nothing there.
+``otel_personalization.forked_process_id``), and the inherited ones say nothing there.
 
 **Locks.** The SDK holds locks while it collects and exports, and a fork can copy them locked. No
 thread of the host waits for them on our account: a thread of ours, one in each process that has an
@@ -34,7 +34,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 
 from otel_personalization.conventions import (
     COUNTER_GROUPS,
-    FORK_GENERATION,
+    FORKED_PROCESS,
     SCOPE_NAME,
     Counter,
     InternalErrorKind,
@@ -138,7 +138,7 @@ class Instruments:
         generation = self._generation
         if generation:
             meter = provider.get_meter(
-                SCOPE_NAME, __version__, attributes={FORK_GENERATION: generation}
+                SCOPE_NAME, __version__, attributes={FORKED_PROCESS: os.getpid()}
             )
         else:
             meter = provider.get_meter(SCOPE_NAME, __version__)

@@ -224,6 +224,7 @@ class Pipeline(MeterProvider):
         """The SDK's flush tells nobody that an export failed; this does."""
 
         def watched(*args: Any, **kwargs: Any) -> MetricExportResult:
+            self._export_failed = True  # also where it raises
             result = export(*args, **kwargs)
             self._export_failed = result is not MetricExportResult.SUCCESS
             return result

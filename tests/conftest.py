@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from otel_personalization.conventions import DECISION_COUNTERS, SOURCE_COUNTERS
 from otel_personalization.totals import Snapshot
+
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 
 DATA = Path(__file__).parent / "data"
 RECORDING = Path(os.environ.get("RECORDED_TRACES", Path(__file__).parents[2] / "shared" / "data"))

@@ -133,24 +133,32 @@ def test_an_error_answer_is_no_empty_decision(tmp_path):
 
 def test_rows_in_the_form_of_sql_count_as_the_traces_that_they_are(tmp_path, traces):
     """There, what is absent is null."""
-    keys = [
-        "decision_id",
-        "org_id",
-        "ts",
-        "namespace",
-        "surface",
-        "request_id",
-        "user_hash",
-        "k",
-        "constraints",
-        "effective_config",
-        "bandit",
-        "candidates_pre",
-        "final_items",
-        "mmr_info",
-        "caps",
-        "extras",
-    ]
+    keys = (
+        *(
+            "decision_id",
+            "org_id",
+            "ts",
+            "namespace",
+        ),
+        *(
+            "surface",
+            "request_id",
+            "user_hash",
+            "k",
+        ),
+        *(
+            "constraints",
+            "effective_config",
+            "bandit",
+            "candidates_pre",
+        ),
+        *(
+            "final_items",
+            "mmr_info",
+            "caps",
+            "extras",
+        ),
+    )
     rows = [{key: trace.get(key) for key in keys} for trace in traces]
     assert counted(file_of(tmp_path / "rows", *rows)) == counted(SAMPLE)
 
