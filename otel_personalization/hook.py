@@ -94,7 +94,15 @@ class PersonalizationHook:
         Args:
             trace: a decision trace or a response body: a mapping, or an object with attributes.
         """
-        self.commit(self.prepare(trace))
+        try:
+            decision = read_decision(trace, self._stages)
+            if type(decision) is Decision:
+                _stamp(trace, decision)
+                self._totals.add(decision)
+            else:
+                self.commit(decision)
+        except Exception as error:
+            self.report(InternalErrorKind.RECORD, error)
 
     def finalizer(
         self, *, trace: str | Locate = "result", when: str = "after"

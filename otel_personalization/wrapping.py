@@ -30,6 +30,9 @@ Prepared = Decision | MalformedReason | None
 class Recorder(Protocol):
     """What counts a trace: `hook.PersonalizationHook`."""
 
+    def record(self, trace: object) -> None:
+        """Read, stamp and count a trace."""
+
     def prepare(self, trace: object) -> Prepared:
         """Read and stamp a trace."""
 
@@ -90,16 +93,36 @@ class Finalizer:
         finally:
             call.running = False
             _current_call.set(outer)
-        if type(result) is not dict:
+        if type(result) is not dict:  # what is no coroutine or future, either, as a rule
+            later = self._counted_later(result, instance, args, kwargs, prepared)
+            if later is not None:
+                return later
+        if self._before:
+            self._recorder.commit(prepared)
+        elif self._locate is None:
+            self._recorder.record(result)
+        else:
+            self._recorder.commit(self._prepare(instance, args, kwargs, result))
+        return result
+
+    def _counted_later(
+        self,
+        result: Any,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        prepared: Prepared,
+    ) -> Any:
+        """A result that is not there yet, as one that is counted when it is; else None."""
+        try:
             if isinstance(result, Coroutine):
                 return self._awaited(result, instance, args, kwargs, prepared)
             if isinstance(result, (asyncio.Future, concurrent.futures.Future)):
                 self._when_done(result, instance, args, kwargs, prepared)
                 return result
-        if not self._before:
-            prepared = self._prepare(instance, args, kwargs, result)
-        self._recorder.commit(prepared)
-        return result
+        except Exception as error:  # of an object that does not even say what it is
+            self._recorder.report(InternalErrorKind.RECORD, error)
+        return None
 
     def _awaited(
         self,
@@ -150,7 +173,8 @@ class Finalizer:
         prepared: Prepared,
     ) -> None:
         def count(done: Any) -> None:
-            if done.cancelled() or done.exception() is not None:
+            # Not `exception()`: asyncio logs an exception only where nobody ever asked for it.
+            if done.cancelled() or done._exception is not None:  # noqa: SLF001
                 return
             self._recorder.commit(
                 prepared if self._before else self._prepare(instance, args, kwargs, done.result())

@@ -21,10 +21,11 @@ def test_the_demo_shows_table_stamp_and_counters(truth):
         row for row in truth["cells"] if (row["namespace"], row["surface"]) == ("shop_eu", "home")
     ]
     for line in (
-        f'recsys_decisions_total{{recsys_namespace="shop_eu", surface="home"}} '
-        f"{sum(row['decisions'] for row in home)}",
-        f'recsys_personalized_items_total{{recsys_namespace="shop_eu", surface="home"}} '
-        f"{sum(row['personalized_items'] for row in home)}",
+        *(
+            f'recsys_{name}_total{{recsys_namespace="shop_eu", surface="home"}} {total}\n'
+            for name in ("decisions", "served_items", "personalized_items", "reason_items")
+            for total in (sum(row[name] for row in home),)
+        ),
         'recsys_cold_start_impressions_total{recsys_namespace="planted", surface="odd"} 1',
         'recsys_personalized_items_total{recsys_namespace="planted", surface="odd"} 2',
         'recsys_reason_items_total{recsys_namespace="planted", surface="odd"} 1',

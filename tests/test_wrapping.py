@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import copy
+import gc
 import inspect
 import pickle
 import threading
@@ -150,6 +151,39 @@ def test_what_fails_or_is_cancelled_is_not_counted(hook, wrapped):
     assert error.args == (5,)
     assert error.__cause__ is error.__context__ is None
     assert counted == Counted()
+
+
+def test_an_exception_of_a_task_that_nobody_asks_for_is_still_logged(hook, wrapped, caplog):
+    """By asyncio, which must not think that somebody did."""
+    wrapped("finalize_in_task")
+
+    async def main() -> None:
+        Tracer().finalize_in_task(fail=True)
+        await asyncio.sleep(0.01)
+        gc.collect()
+
+    with counting(hook) as counted:
+        asyncio.run(main())
+    assert "Task exception was never retrieved" in caplog.text
+    assert counted == Counted()
+
+
+def test_a_result_that_does_not_say_what_it_is_comes_through(hook):
+    class Liar:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError
+
+    result = Liar()
+
+    @hook.finalizer()
+    def finalize() -> Any:
+        return result
+
+    with counting(hook) as counted:
+        returned = finalize()
+    assert returned is result
+    assert counted.malformed_traces == 1
 
 
 def test_a_coroutine_that_was_never_awaited_warns_as_it_would_without_us(wrapped):

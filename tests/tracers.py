@@ -37,8 +37,8 @@ class Tracer:
             raise KeyError(served)
         return trace(self.surface, served)
 
-    def finalize_in_task(self) -> Any:
-        return asyncio.ensure_future(self.finalize_async())
+    def finalize_in_task(self, *, fail: bool = False) -> Any:
+        return asyncio.ensure_future(self.finalize_async(fail=fail))
 
     def finalize_in_thread(self) -> Any:
         future: Future[Any] = Future()

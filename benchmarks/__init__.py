@@ -1,0 +1,1 @@
+"""What the claims of cost in the README rest on. See `__main__`."""
