@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 # Anew for each version of Python and each change of the dependencies.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test lint bench clean
+OLDEST := .venv-oldest
+
+.PHONY: help demo test test-oldest lint bench clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,6 +18,9 @@ demo: $(INSTALLED)   ## replay recorded decision traces and show what is counted
 test: lint       ## run the linters, the type checker and all tests
 	$(BIN)/python -m pytest
 
+test-oldest: $(OLDEST)/.installed   ## run the tests with the oldest supported dependencies
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider
+
 lint: $(INSTALLED)   ## run the linters and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -25,12 +30,19 @@ bench: $(INSTALLED)  ## measure what the README claims, and write benchmarks/res
 	$(BIN)/python -m benchmarks
 
 clean:           ## remove what the targets installed
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)
+
+define install
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "otel-personalization needs Python 3.10 or later, and $(PYTHON) is %d.%d. Say which one to use: make PYTHON=python3.12" % v[:2])'
+	@echo "Installing into $(@D) (a minute or so) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev $(1)
+	@touch $@
+endef
 
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "otel-personalization needs Python 3.10 or later, and $(PYTHON) is %d.%d. Say which one to use: make PYTHON=python3.12" % v[:2])'
-	@echo "Installing into $(VENV) (a minute or so) ..."
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
-	@touch $@
+	$(call install)
+
+$(OLDEST)/.installed: pyproject.toml tests/oldest.txt
+	$(call install,--constraint tests/oldest.txt)

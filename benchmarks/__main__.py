@@ -181,12 +181,12 @@ def cost(lines: list[bytes]) -> Iterator[Figure]:
     cases: list[tuple[str, list[Any], int, str]] = [
         ("recorded traces in sequence", recorded, max(1, 4000 // len(recorded)), "2.0, aim 1.0"),
         (
-            "one trace, 20 items, reasons, 7 entries of sources",
+            "one trace, reasons and sources",
             [warm_trace(plain=False)],
             4000,
             "1.3, aim 1.0",
         ),
-        ("one trace, 20 items, neither", [warm_trace(plain=True)], 4000, "0.8, aim 0.6"),
+        ("one trace, neither", [warm_trace(plain=True)], 4000, "0.8, aim 0.6"),
     ]
     for where, span in (("in a sampled span", sampled_span), ("outside of any span", nullcontext)):
         provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)

@@ -218,7 +218,9 @@ _LINES_A_STEP: Final = 100
 @contextmanager
 def _opened(file: Path) -> Iterator[io.BufferedReader]:
     if file == STDIN:
-        yield sys.stdin.buffer  # type: ignore[misc]  # it is a BufferedReader
+        stdin: Any = io.BufferedReader(sys.stdin.buffer)
+        yield stdin
+        stdin.detach()  # it stays open
     else:
         with file.open("rb") as stream:
             yield stream
