@@ -159,7 +159,7 @@ DECISION_COUNTERS: Final = (
     REASON_ITEMS,
     COLD_START_ITEMS,
 )
-"""The counters of a (namespace, surface), each whole before its parts."""
+"""The counters of a (namespace, surface)."""
 
 CANDIDATES = Counter(
     "candidates",

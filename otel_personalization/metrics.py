@@ -39,6 +39,7 @@ from otel_personalization.conventions import (
     Counter,
     InternalErrorKind,
 )
+from otel_personalization.forks import call_in_children
 from otel_personalization.totals import LabelSet, Snapshot, Totals
 from otel_personalization.version import __version__
 from otel_personalization.warner import Warner
@@ -107,14 +108,7 @@ class Instruments:
         self._exiting = False
         self._belongs_to(provider)
         self._start_from_nothing()
-        if hasattr(os, "register_at_fork"):
-            reference = weakref.WeakMethod(self._after_fork_in_child)
-
-            def after_fork_in_child() -> None:
-                if (method := reference()) is not None:
-                    method()
-
-            os.register_at_fork(after_in_child=after_fork_in_child)
+        call_in_children(self._after_fork_in_child)
 
     def _belongs_to(self, provider: MeterProvider) -> None:
         self._provider = weakref.ref(provider)
@@ -311,25 +305,19 @@ class Instruments:
             return  # no SDK yet: the proxies' instruments are as good here as there
         self._generation += 1
         self._created = False
-        self._flusher = flusher = _Flusher(self._warner)
-        # A child that ends at once must not end before its counters are there, and Python waits
-        # for a thread that is no daemon. Only where it cannot wait for ever: a provider of ours
-        # has new locks in a child; somebody else's may have copied locked ones.
-        is_ours = isinstance(self._provider(), ExactProvider)
-        creating = threading.Thread(
-            target=self._create_in_child, name="otel-personalization-create", daemon=not is_ours
-        )
-        creating.start()
-        flusher.call_later(lambda: self._await_creation(creating), 0)
+        self._flusher = _Flusher(self._warner)
+        self._flusher.call_later(self._create_in_child, 0)
 
     def _create_in_child(self) -> None:
-        try:
-            self.create()
-        except Exception:
-            self.totals.add_internal_error(InternalErrorKind.COLLECT)
-            _logger.exception("This forked process exports no counters: they could not be created.")
+        def create() -> None:
+            try:
+                self.create()
+            except Exception:
+                self.totals.add_internal_error(InternalErrorKind.COLLECT)
+                _logger.exception("This forked process has no counters: they were not created.")
 
-    def _await_creation(self, creating: threading.Thread) -> None:
+        creating = threading.Thread(target=create, name="otel-personalization-create", daemon=True)
+        creating.start()
         creating.join(_CREATE_SECONDS)
         if creating.is_alive():
             self._flusher = None  # it would wait for the same lock

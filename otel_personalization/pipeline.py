@@ -20,12 +20,12 @@ import atexit
 import os
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_meter_provider
 
+from otel_personalization.forks import call_in_children
 from otel_personalization.metrics import instruments_of
 
 try:
@@ -148,14 +148,7 @@ class Pipeline(MeterProvider):
         self._export_failed = False
         self._provider: SdkMeterProvider | None = None
         self._shut_down = False
-        if hasattr(os, "register_at_fork"):
-            reference = weakref.WeakMethod(self._after_fork_in_child)
-
-            def after_fork_in_child() -> None:
-                if (method := reference()) is not None:
-                    method()
-
-            os.register_at_fork(after_in_child=after_fork_in_child)
+        call_in_children(self._after_fork_in_child)
         self._sdk_provider()
         atexit.register(self._at_exit)
 

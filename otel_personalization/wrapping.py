@@ -92,7 +92,6 @@ class Finalizer:
             result = wrapped(*args, **kwargs)
         finally:
             call.running = False
-            _current_call.set(outer)
         if type(result) is not dict:  # what is no coroutine or future, either, as a rule
             later = self._counted_later(result, instance, args, kwargs, prepared)
             if later is not None:
@@ -157,8 +156,6 @@ class Finalizer:
             result = await owned.coroutine
         finally:
             call.running = False
-            # Not a reset by token: that raises where the coroutine is closed in another context.
-            _current_call.set(outer)
         if not self._before:
             prepared = self._prepare(instance, args, kwargs, result)
         self._recorder.commit(prepared)
@@ -212,9 +209,10 @@ class _Owned:
 
 
 class _Call:
-    """A running call of a wrapped finaliser.
+    """A call of a wrapped finaliser, left in the context that it was made in.
 
-    A task or thread that is started within inherits it, and may outlive it: hence `running`.
+    Nobody takes it out: a task that was started within has a copy, and may outlive the call, and
+    a coroutine may be closed in another context. What counts is whether it is `running`.
     """
 
     __slots__ = ("running",)

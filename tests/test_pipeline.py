@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 import uuid
@@ -88,6 +89,17 @@ def test_a_hosts_provider_made_before_the_fork_is_exact(setup):
     with receiving() as received:
         run_program("service", setup, received.endpoint, "http/protobuf", "3", "200", "2", "exit")
         check(received, serves=1 + 1 + 2 * (1 + 1) + 4, threads=3, decisions=200)
+
+
+@pytest.mark.skipif(
+    (3, 12, 0) <= sys.version_info < (3, 12, 2),
+    reason="these start no thread once the interpreter ends; the docs say what is lost",
+)
+def test_children_that_end_before_their_exporter_is_made_lose_nothing():
+    with receiving() as received:
+        run_program("brief_children", received.endpoint)
+        assert received.total("recsys.decisions") == 5
+        assert received.problems() == []
 
 
 # --- forks at the worst moment ----------------------------------------------------------------

@@ -200,9 +200,9 @@ def test_streaks_go_by_time_whatever_the_order_of_the_lines(tmp_path):
     path = file_of(
         tmp_path / "traces",
         trace(ts="2026-11-23T10:03:00Z", content=0),
+        trace(ts="2026-11-23T10:00:00Z", content=4),
         trace(ts="2026-11-23T10:01:00.5Z", content=0),
         trace(ts="2026-11-23T12:02:00+02:00", content=0),
-        trace(ts="2026-11-23T10:00:00Z", content=4),
         trace(ts="2026-11-23T10:04:00Z", content=1),
         trace(ts="2026-11-23T10:05:00Z", content=0),
     )

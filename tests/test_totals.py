@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_personalization.conventions import (
-    DECISION_COUNTERS,
     DROPPED_LOG_RECORDS,
     FOLDED_DECISIONS,
     INTERNAL_ERRORS,
@@ -279,14 +278,6 @@ def test_whatever_folds_nothing_is_lost(added):
     assert sum(source["candidates"] for source in sources_of(snapshot).values()) == sum(
         sum(candidates.values()) for _, _, candidates in added
     )
-
-
-def test_the_group_of_decision_counters_is_read_parts_first():
-    """`snapshot` relies on this order."""
-    fields = [counter.field for counter in DECISION_COUNTERS]
-    assert fields.index("decisions") < fields.index("empty_decisions")
-    assert fields.index("served_items") < fields.index("personalized_items")
-    assert fields.index("reason_requested_items") < fields.index("reason_items")
 
 
 # --- forks ------------------------------------------------------------------------------------

@@ -190,6 +190,11 @@ def test_flags_come_before_reasons_and_stamp():
     assert served(*flagged, personalized_items_count=3).personalized_items == 1
 
 
+def test_flags_that_all_say_no_are_evidence_of_none():
+    read = served({"personalized": False, "reasons": ["personalization"]})
+    assert read.personalized_items == 0
+
+
 @pytest.mark.parametrize("flag", [1, "true", None, 0])
 def test_a_flag_that_is_no_boolean_is_no_evidence(flag):
     read = served({"personalized": flag, "reasons": ["personalization"]})
@@ -213,6 +218,8 @@ def test_a_stamp_that_cannot_be_a_count_is_none(stamp):
 def test_ids_compare_as_text():
     """A service may list numbers where items carry strings, or the other way round."""
     assert served(*items(5, "6"), personalized_items=["5", 6]).personalized_items == 2
+    assert served(*items("5", "6"), personalized_items=["x", 6]).personalized_items == 1
+    assert served(*items(5, 6), personalized_items=["x", "6"]).personalized_items == 1
     assert served(*items(5.0), personalized_items=["5"]).personalized_items == 0
     assert served(*items(True), personalized_items=[1]).personalized_items == 0
 
@@ -233,7 +240,9 @@ def test_an_item_without_id_is_not_the_boosted_id_none():
     [
         (["new"], 1),
         (["", "  ", "\t"], 0),
+        (["  "], 0),
         (["", "new"], 1),
+        ([" ", "new"], 1),
         ([], 0),
         (None, 0),
         ("new", 0),
@@ -477,6 +486,15 @@ def test_an_item_that_is_no_object_makes_a_trace_malformed(item):
 def test_a_property_that_raises_on_the_way_to_the_items_makes_a_trace_malformed():
     assert read_decision(RaisingProperty()) is MalformedReason.UNREADABLE
     assert read_decision(Raises()) is MalformedReason.UNREADABLE
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, RecursionError, StopIteration])
+def test_a_list_that_does_not_let_itself_be_read_makes_a_trace_malformed(error):
+    class Unreadable(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            raise error
+
+    assert read_decision({"final_items": Unreadable([{}])}) is MalformedReason.UNREADABLE
 
 
 def test_a_property_that_raises_elsewhere_is_an_absent_one():
