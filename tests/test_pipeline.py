@@ -64,6 +64,16 @@ def test_pipeline_is_exact(protocol, end):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_pipeline_is_exact_while_it_exports_all_the_time(protocol):
+    """8 threads with 50,000 decisions each, as many in asyncio tasks, exports all the while."""
+    with receiving(protocol) as received:
+        arguments = ("pipeline", received.endpoint, protocol, "8", "50000", "0", "exit")
+        run_program("service", *arguments, timeout=300, OTEL_METRIC_EXPORT_INTERVAL="20")
+        check(received, serves=1, threads=8, decisions=50_000)
+        assert received.exports > 3  # as often as eight busy threads let it
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_pipeline_is_exact_over_forks_and_children_that_fork_again(protocol):
     """Parent, 2 children, 4 grandchildren; who forks counts before and after."""
     with receiving(protocol) as received:
