@@ -229,7 +229,8 @@ def _patch(
     except (NotWrappableError, TypeError, AttributeError) as error:  # or an owner that is fixed
         raise TargetError(f"{target!r} cannot be wrapped: {error}") from None
     if owner is module:
-        _warn_of_copies(function, target, module)
+        with suppress(Exception):  # whatever stands in sys.modules, the patch is in place
+            _warn_of_copies(function, target, module)
     return patch
 
 
@@ -237,8 +238,12 @@ def _member(owner: Any, name: str, target: str) -> Any:
     try:
         return getattr(owner, name)
     except AttributeError:
-        what = owner.__name__
-        there = sorted(n for n, value in vars(owner).items() if callable(getattr(owner, n, value)))
+        what = getattr(owner, "__name__", f"an instance of {type(owner).__name__}")
+        there = sorted(
+            member
+            for member, value in getattr(owner, "__dict__", {}).items()
+            if callable(getattr(owner, member, value)) and not member.startswith("__")
+        )
         hint = ""
         if what == "__main__":
             hint = (
@@ -247,7 +252,7 @@ def _member(owner: Any, name: str, target: str) -> Any:
             )
         raise TargetError(
             f"{target!r} is not there: {what} has no {name!r}; it has "
-            + (", ".join(n for n in there if not n.startswith("__")) or "nothing that is called")
+            + (", ".join(there) or "nothing that is called")
             + f".{hint}"
         ) from None
 

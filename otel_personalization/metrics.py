@@ -126,9 +126,10 @@ class Instruments:
     def create(self) -> None:
         """Create the counters on the provider. Those of a proxy come to life when it does."""
         provider = self._provider()
-        if self._created or provider is None:
-            return
-        self._created = True
+        with self._lock:
+            if self._created or provider is None:
+                return
+            self._created = True
         generation = self._generation
         if generation:
             meter = provider.get_meter(
@@ -255,7 +256,6 @@ class Instruments:
 
         Returns:
             Whether it was done in time; False, too, where there is no SDK to do it. Only a provider
-            of `pipeline.configure` tells whether the backend took it. Only a provider
             of `pipeline.configure` tells whether the backend took it.
         """
 

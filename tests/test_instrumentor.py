@@ -120,6 +120,7 @@ def test_several_targets_are_wrapped(instrument, target):
             "tests.tracers:finalize_object.call",
             "is no class but an instance of Finalize; name that",
         ),
+        ("tests.tracers:finalize_object.a.b", "an instance of Finalize has no 'a'; it has nothing"),
         ("builtins:dict.get", "cannot be wrapped: cannot set 'get' attribute of immutable type"),
         ("__main__:Tracer.finalize", "A program that is run is not importable: move"),
     ],
