@@ -8,13 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Annotated, Any, Final
+from typing import IO, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.box import SIMPLE
@@ -26,6 +26,7 @@ from rich.text import Text
 from otel_personalization import replay as replaying
 from otel_personalization.conventions import COLLABORATIVE_SOURCE
 from otel_personalization.hook import PersonalizationHook
+from otel_personalization.settings import SettingsError
 from otel_personalization.version import __version__
 
 FAILED: Final = 1
@@ -118,6 +119,9 @@ def replay(
                 stamped=stamped,
                 progress=progress,
             )
+            is_unsent = hook is not None and not hook.flush(30)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error), param_hint="environment") from None
     except OSError as error:
         _fail(f"{error.filename or 'error'}: {error.strerror or error}")
     if as_json:
@@ -127,6 +131,8 @@ def replay(
         console.width = max(console.width, TABLE_WIDTH)
         console.print(table_of(report))
     _tell_problems(report)
+    if is_unsent:
+        _fail(f"the counters could not be sent to {otlp}")
     if not report.has_traces:
         typer.echo(
             "There is no decision trace in the input: no line is a JSON object with decision_id, "
@@ -139,7 +145,7 @@ def replay(
         raise typer.Exit(SOME_NOT_COUNTED)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.echo(f"otel-personalization: {message}", err=True)
     raise typer.Exit(FAILED)
 
@@ -178,12 +184,8 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
         )
     except (ImportError, ValueError) as error:
         _fail(str(error))
-        return
-    hook = PersonalizationHook(meter_provider=provider)
     try:
-        yield hook
-        if not hook.flush(30):
-            _fail(f"the counters could not be sent to {endpoint}")
+        yield PersonalizationHook(meter_provider=provider)
     finally:
         provider.shutdown()
 
@@ -194,10 +196,15 @@ def _stamped(path: Path | None) -> Iterator[IO[str] | None]:
     if path is None:
         yield None
         return
+    path = path.resolve()  # a link stays one
+    opened = gzip.open if path.suffix == ".gz" else open
+    if path.exists() and not path.is_file():  # a pipe or a device, which is to stay one
+        with opened(path, "wt", encoding="utf-8") as stream:
+            yield stream
+        return
     with NamedTemporaryFile(dir=path.absolute().parent, prefix=path.name, delete=False) as whole:
         unfinished = Path(whole.name)
     try:
-        opened = gzip.open if path.suffix == ".gz" else open
         with opened(unfinished, "wt", encoding="utf-8") as stream:
             yield stream
         unfinished.chmod(0o666 & ~_umask())
@@ -309,6 +316,8 @@ def _share(part: int, whole: int) -> str:
 
 def _text(label: str) -> Text:
     """A label as it can be shown: what does not print is escaped."""
-    if label.isprintable():
-        return Text(label)
+    with suppress(UnicodeEncodeError):
+        label.encode(sys.stdout.encoding or "utf-8")
+        if label.isprintable():
+            return Text(label)
     return Text(label.encode("unicode_escape").decode())

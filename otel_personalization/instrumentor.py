@@ -47,6 +47,7 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
         when: ``after`` the call; or ``before`` it, for a function that stores the trace: then the
             trace is stamped before, and counted once the call has succeeded.
         meter_provider, surfaces, max_label_sets, stages, debug: see `PersonalizationHook`.
+        tracer_provider, logger_provider: taken, as by every instrumentor, and not used.
 
     Raises:
         SettingsError: a value is none that the setting can have.
@@ -92,6 +93,8 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
         max_label_sets: int | None = None,
         stages: Collection[str] | None = None,
         debug: bool | None = None,
+        tracer_provider: object = None,  # noqa: ARG002  # given to all instrumentors alike
+        logger_provider: object = None,  # noqa: ARG002
     ) -> None:
         self._patches = []
         try:

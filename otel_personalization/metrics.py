@@ -106,6 +106,8 @@ class Instruments:
         self._created = False
         self._flusher: _Flusher | None = None
         self._exiting = False
+        # Until a provider is set, the global one is a proxy of the API.
+        self._is_proxy = provider is get_meter_provider() and not hasattr(provider, "force_flush")
         self._belongs_to(provider)
         self._start_from_nothing()
         call_in_children(self._after_fork_in_child)
@@ -162,7 +164,7 @@ class Instruments:
     def _come_alive(self) -> None:
         if self._flusher is None:
             provider = self._provider()
-            if provider is None or not hasattr(provider, "force_flush"):
+            if provider is None or self._is_proxy:
                 provider = get_meter_provider()  # what was a proxy has become this
                 self._belongs_to(provider)
             self._flusher = _Flusher(self._warner)

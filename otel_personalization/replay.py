@@ -166,7 +166,13 @@ def replay(
             elif prepared is not None:
                 report.refuse(prepared, Problem(str(file), number, f"malformed: {prepared.value}"))
             if stamped is not None:
-                stamped.write(json.dumps(trace, separators=(",", ":")) + "\n")
+                try:
+                    text = json.dumps(trace, separators=(",", ":"), allow_nan=False)
+                except ValueError:
+                    problem = "not written to the stamped file: NaN or Infinity is no JSON"
+                    report.note(Problem(str(file), number, problem))
+                else:
+                    stamped.write(text + "\n")
     _fill(report, hook.totals.snapshot(), streaks)
     return report
 
@@ -194,7 +200,8 @@ def _lines(
     """The lines that are not blank, with their numbers. A damaged gzip ends where it is damaged."""
     with _opened(file) as raw:
         is_gzip = raw.peek(2)[:2] == b"\x1f\x8b"
-        lines = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if is_gzip else raw
+        # Not buffered once more: a buffer would lose whole lines before the damage.
+        lines = gzip.GzipFile(fileobj=raw) if is_gzip else raw
         number = 0
         while True:
             number += 1

@@ -154,7 +154,9 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
 
     reasons_surfaced = extras.get("include_reasons") is not False
     boosted = extras.get("personalized_items")
-    if type(boosted) is not list and not isinstance(boosted, (list, tuple, set, frozenset)):
+    if type(boosted) is frozenset:
+        boosted = set(boosted)  # below, a frozenset is one of ids that were made text
+    elif type(boosted) is not list and not isinstance(boosted, (list, tuple, set, frozenset)):
         boosted = None
     try:
         counts = _count_items(items, boosted, reasons_surfaced)

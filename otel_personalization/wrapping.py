@@ -15,7 +15,7 @@ import pkgutil
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from copy import deepcopy
-from types import FunctionType
+from types import CoroutineType
 from typing import Any, Final, Protocol, SupportsIndex
 
 import wrapt
@@ -82,7 +82,8 @@ class Finalizer:
         if not self.active or (outer is not None and outer.running):
             return wrapped(*args, **kwargs)
         if self._is_async:
-            return self._awaited(wrapped(*args, **kwargs), instance, args, kwargs)
+            coroutine = wrapped(*args, **kwargs)
+            return self._awaited(coroutine, instance, args, kwargs, None, prepare=self._before)
         call = _Call()
         _current_call.set(call)
         prepared = None
@@ -114,7 +115,7 @@ class Finalizer:
     ) -> Any:
         """A result that is not there yet, as one that is counted when it is; else None."""
         try:
-            if isinstance(result, Coroutine):
+            if isinstance(result, CoroutineType):  # others may be more than coroutines
                 return self._awaited(result, instance, args, kwargs, prepared)
             if isinstance(result, (asyncio.Future, concurrent.futures.Future)):
                 self._when_done(result, instance, args, kwargs, prepared)
@@ -129,10 +130,14 @@ class Finalizer:
         instance: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        prepared: Prepared = None,
+        prepared: Prepared,
+        *,
+        prepare: bool = False,
     ) -> Coroutine[Any, Any, Any]:
         """The coroutine in one that counts; called as it was, which is what warnings show."""
-        counted: Any = self._await(_Owned(coroutine), instance, args, kwargs, prepared)
+        counted: Any = self._await(
+            _Owned(coroutine), instance, args, kwargs, prepared, prepare=prepare
+        )
         counted.__name__ = getattr(coroutine, "__name__", counted.__name__)
         counted.__qualname__ = getattr(coroutine, "__qualname__", counted.__qualname__)
         return counted  # type: ignore[no-any-return]
@@ -144,6 +149,8 @@ class Finalizer:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         prepared: Prepared,
+        *,
+        prepare: bool,
     ) -> Any:
         outer = _current_call.get()
         if outer is not None and outer.running:
@@ -151,7 +158,7 @@ class Finalizer:
         call = _Call()
         _current_call.set(call)
         try:
-            if self._before and prepared is None:
+            if prepare:
                 prepared = self._prepare(instance, args, kwargs, None)
             result = await owned.coroutine
         finally:
@@ -288,8 +295,8 @@ def _argument(plain: Callable[..., Any], name: str) -> Locate:
         default = None if parameter.default is parameter.empty else parameter.default
         if parameter.kind is not parameter.KEYWORD_ONLY:
             position = list(parameters).index(name)
-    # The signature of a plain function holds its `self`; the arguments that wrapt hands on do not.
-    holds_self = isinstance(plain, FunctionType)
+    # The signature of what can be bound holds its `self`; the arguments that wrapt hands on do not.
+    holds_self = hasattr(type(plain), "__get__") and not inspect.ismethod(plain)
 
     def locate(instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _result: Any) -> Any:
         if name in kwargs:

@@ -142,6 +142,7 @@ def test_where_one_target_is_wrong_none_is_wrapped(instrument):
 def test_wrong_settings_and_unknown_keywords_raise(instrument):
     with pytest.raises(SettingsError, match="when is 'later'"):
         instrument(when="later")
+    instrument(tracer_provider=None, logger_provider=None).uninstrument()  # as all are given them
     with pytest.raises(TypeError, match="unexpected keyword argument 'targets'"):
         instrument(targets=TARGET)
     with pytest.raises(TargetError, match="no parameter 'trace'"):

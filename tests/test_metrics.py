@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from opentelemetry.metrics import MeterProvider as ApiMeterProvider
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import Counter, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
@@ -202,6 +203,22 @@ def test_a_reader_of_deltas_gets_each_increment_once():
 
 
 # --- providers --------------------------------------------------------------------------------
+
+
+def test_a_provider_of_another_kind_is_not_taken_for_the_global_one():
+    """One that delegates to an SDK's, and has no `force_flush` of its own."""
+    reader, sdk = in_memory()
+
+    class Delegating(ApiMeterProvider):
+        def get_meter(self, *args: Any, **kwargs: Any) -> Any:
+            return sdk.get_meter(*args, **kwargs)
+
+    provider = Delegating()
+    hook = PersonalizationHook(meter_provider=provider)
+    hook.record(dict(TRACE))
+    assert hook.totals is not PersonalizationHook().totals
+    assert hook.totals is PersonalizationHook(meter_provider=provider).totals
+    assert points_of(reader)["recsys.decisions"] == {HOME: 1}
 
 
 def test_a_second_hook_on_a_provider_shares_its_counters():

@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,17 @@ def test_a_truncated_gzip_keeps_what_was_read(tmp_path):
     assert "the gzip stream is damaged" in result.stderr
 
 
+def test_of_a_truncated_gzip_every_whole_line_is_counted(tmp_path):
+    content = SAMPLE.read_bytes()
+    for end in range(len(content) // 4, len(content), len(content) // 7):
+        path = tmp_path / "cut.gz"
+        path.write_bytes(content[:end])
+        readable = zlib.decompressobj(31).decompress(content[:end]).count(b"\n")
+        result = run("--json", path)
+        assert json.loads(result.stdout)["totals"]["decisions"] == readable
+        assert f"{path}:{readable + 1}: " in result.stderr
+
+
 def test_a_gzip_with_a_flipped_bit_is_damaged(tmp_path):
     content = bytearray(SAMPLE.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -377,6 +389,51 @@ def test_a_file_is_not_stamped_onto_itself(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_link_that_is_stamped_to_stays_a_link(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "target")
+    counted("--stamp", link, SAMPLE)
+    assert link.is_symlink()
+    assert len((tmp_path / "target").read_text().splitlines()) == 195
+
+
+def test_a_pipe_that_is_stamped_to_stays_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with (tmp_path / "read").open("wb") as read:
+        reader = subprocess.Popen(["cat", pipe], stdout=read)
+        counted("--stamp", pipe, SAMPLE)
+        assert reader.wait(60) == 0
+    assert len((tmp_path / "read").read_text().splitlines()) == 195
+    assert pipe.is_fifo()
+
+
+def test_what_is_no_json_is_not_written_as_if_it_were(tmp_path):
+    path = file_of(tmp_path / "traces", trace(), {**trace(), "score": float("nan")})
+    report = counted("--stamp", tmp_path / "stamped", path, exit_code=3)
+    assert report["totals"]["decisions"] == 2
+    assert len((tmp_path / "stamped").read_text().splitlines()) == 1
+
+
+def test_a_wrong_setting_is_told(monkeypatch):
+    monkeypatch.setenv("OTEL_PERSONALIZATION_MAX_LABEL_SETS", "x")
+    result = run(SAMPLE)
+    assert result.exit_code == 2
+    assert "OTEL_PERSONALIZATION_MAX_LABEL_SETS" in result.stderr
+
+
+def test_a_terminal_that_cannot_show_a_label_gets_it_escaped(tmp_path):
+    command = [sys.executable, "-m", "otel_personalization", "replay"]
+    done = subprocess.run(
+        [*command, str(file_of(tmp_path / "traces", trace("\u043c")))],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert b"\\u043c" in done.stdout
+
+
 def test_a_stamped_file_that_could_not_be_finished_is_not_there(tmp_path):
     target = tmp_path / "stamped"
     assert run("--stamp", target, SAMPLE, tmp_path / "missing").exit_code == 1
@@ -406,8 +463,9 @@ def test_the_counters_are_sent_on(monkeypatch, protocol):
 
 
 def test_an_endpoint_that_does_not_answer_is_told():
-    result = run("--otlp", "http://127.0.0.1:9", SAMPLE)
+    result = run("--json", "--otlp", "http://127.0.0.1:9", SAMPLE)
     assert result.exit_code == 1
+    assert json.loads(result.stdout) == counted(SAMPLE)
     assert "the counters could not be sent to http://127.0.0.1:9" in result.stderr
 
 

@@ -221,6 +221,10 @@ def test_ids_compare_as_text():
     assert served(*items("5", "6"), personalized_items=["x", 6]).personalized_items == 1
     assert served(*items(5, 6), personalized_items=["x", "6"]).personalized_items == 1
     assert served(*items(5.0), personalized_items=["5"]).personalized_items == 0
+    for kind in (set, frozenset, tuple):
+        assert served(*items("5"), personalized_items=kind([5])).personalized_items == 1
+        assert served(*items(5), personalized_items=kind(["5"])).personalized_items == 1
+        assert served(*items(5.0), personalized_items=kind([5])).personalized_items == 0
     assert served(*items(True), personalized_items=[1]).personalized_items == 0
 
 

@@ -6,10 +6,12 @@ import asyncio
 import concurrent.futures
 import contextvars
 import copy
+import functools
 import gc
 import inspect
 import pickle
 import threading
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -186,6 +188,38 @@ def test_a_result_that_does_not_say_what_it_is_comes_through(hook):
     assert counted.malformed_traces == 1
 
 
+def test_an_awaitable_that_is_more_than_a_coroutine_stays_what_it_is(hook):
+    class Request(Coroutine):  # type: ignore[type-arg]
+        send = throw = close = lambda self, *_: None
+
+        def __await__(self) -> Any:
+            yield
+
+        async def __aenter__(self) -> str:
+            return "entered"
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    @hook.finalizer()
+    def finalize() -> Any:
+        return Request()
+
+    async def main() -> str:
+        async with finalize() as entered:
+            return entered
+
+    with counting(hook) as counted:
+        assert asyncio.run(main()) == "entered"
+    assert counted.malformed_traces == 1
+
+
+def test_before_looks_for_the_trace_once(hook, wrapped):
+    wrapped("returns_coroutine", trace=lambda *_: 1 / 0, when="before")
+    with counting(hook) as counted:
+        asyncio.run(Tracer().returns_coroutine())
+    assert counted.internal_errors == 1
+
+
 def test_a_coroutine_that_was_never_awaited_warns_as_it_would_without_us(wrapped):
     wrapped("finalize_async")
     with pytest.warns(RuntimeWarning) as warned:
@@ -274,6 +308,20 @@ def test_arguments_of_functions_classmethods_and_staticmethods_are_found(hook, m
             wrapper(1, trace())
             wrapper(1, decision=trace())
         assert (counted.decisions, counted.malformed_traces) == (2, 0)
+
+
+def test_arguments_of_a_method_that_is_no_plain_function_are_found(hook):
+    class Owner:
+        @functools.lru_cache  # noqa: B019  # a method of C's
+        def cached(self, decision: Any) -> None: ...
+
+    function = vars(Owner)["cached"]
+    Owner.cached = FinalizerWrapper(
+        function, Finalizer(function, hook, "argument:decision", "after")
+    )
+    with counting(hook) as counted:
+        Owner().cached(tracers.SelfTracer())
+    assert (counted.decisions, counted.malformed_traces) == (1, 0)
 
 
 def test_an_argument_that_was_left_out_is_its_default(hook, wrapped):
