@@ -10,7 +10,7 @@ OLDEST := .venv-oldest
 .PHONY: help demo test test-oldest lint bench clean
 
 help:            ## show this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(INSTALLED)   ## replay recorded decision traces and show what is counted
 	@$(BIN)/python examples/demo.py
@@ -26,7 +26,7 @@ lint: $(INSTALLED)   ## run the linters and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## measure what the README claims, and write benchmarks/results.json
+bench: $(INSTALLED)  ## measure what the README claims, and write benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
 clean:           ## remove what the targets installed

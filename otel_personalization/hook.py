@@ -31,7 +31,7 @@ from otel_personalization.conventions import (
     MalformedReason,
 )
 from otel_personalization.metrics import instruments_of
-from otel_personalization.settings import Locate, resolve
+from otel_personalization.settings import AFTER, Locate, resolve
 from otel_personalization.totals import Totals
 from otel_personalization.trace import (
     Decision,
@@ -73,7 +73,11 @@ class PersonalizationHook:
         debug: bool | None = None,
     ) -> None:
         settings = resolve(
-            surfaces=surfaces, max_label_sets=max_label_sets, stages=stages, debug=debug
+            when=AFTER,  # not ours to say: it belongs to a target
+            surfaces=surfaces,
+            max_label_sets=max_label_sets,
+            stages=stages,
+            debug=debug,
         )
         self._stages = settings.stages
         self._debug = settings.debug
@@ -119,7 +123,7 @@ class PersonalizationHook:
             SettingsError: a value is none that the setting can have.
             NotWrappableError: what is decorated is no function, or has no such argument.
         """
-        settings = resolve(trace=trace, when=when)
+        settings = resolve(trace=trace, when=when, surfaces=())
 
         def decorate(function: _Function) -> _Function:
             finalizer = Finalizer(function, self, settings.trace, settings.when)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing.util
 import os
 import threading
 import weakref
@@ -172,7 +173,13 @@ class Instruments:
             # that of the provider, which has been made by now.
             atexit.register(self._at_exit)
             weakref.finalize(provider, self._retire).atexit = False
+            # Workers of multiprocessing end without exit handlers, but run finalizers of its own.
+            multiprocessing.util.register_after_fork(self, Instruments._flush_as_worker_ends)
         self._follow_up()
+
+    def _flush_as_worker_ends(self) -> None:
+        seconds = 2 * _EXIT_FLUSH_SECONDS
+        multiprocessing.util.Finalize(None, self.flush, args=(seconds,), exitpriority=100)
 
     def _retire(self) -> None:
         """The provider is gone: nobody is left to call."""

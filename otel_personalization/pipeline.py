@@ -7,11 +7,14 @@
     pipeline.configure(service_name="ranking")
     PersonalizationInstrumentor().instrument(target="ranking.tracing:DecisionTracer.finalize")
 
-Everything the standard ``OTEL_*`` variables say is honoured. Needs
+The standard ``OTEL_*`` variables of the resource, the OTLP exporter and the export interval are
+honoured; ``OTEL_METRICS_EXPORTER`` is not: it is OTLP that is set up here. Needs
 ``pip install "otel-personalization[otlp]"``; this is the only module that imports the SDK.
 
 A forked worker gets a provider and an exporter of its own, with locks, connections and a
-``service.instance.id`` that no other process has: calling `configure` before the fork is safe.
+``service.instance.id`` that no other process has: calling `configure` before the fork is safe for
+the counters of this package. Instruments of your own on this provider must be created after the
+fork: those made before go on with the parent's provider, under its ``service.instance.id``.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def replay(
         OSError: a file cannot be opened or read.
     """
     report = Report()
-    hook = PersonalizationHook(meter_provider=NoOpMeterProvider(), debug=True)
+    hook = PersonalizationHook(meter_provider=NoOpMeterProvider(), surfaces=(), debug=True)
     hook.totals.reserve(None, ())  # a file's labels are all told apart
     streaks = _Streaks()
     for file in files:
@@ -214,7 +214,7 @@ def _lines(
             if not line:
                 return
             if progress is not None and number % _LINES_A_STEP == 0:
-                progress(file, 0 if file == STDIN else raw.tell())
+                progress(file, raw.tell() if raw.seekable() else 0)
             if not line.isspace():
                 yield number, line
 
@@ -244,8 +244,6 @@ class _Streaks:
         self._instant = 0
 
     def add(self, decision: Decision, trace: object) -> None:
-        if not decision.candidates:
-            return
         timestamp = read_timestamp(trace)
         if timestamp is not None:  # else it is taken to be where it stands in the file
             self._instant = (timestamp - _EPOCH) // timedelta(microseconds=1)

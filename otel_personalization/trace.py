@@ -81,9 +81,9 @@ def read_timestamp(trace: object) -> datetime | None:
     It is RFC 3339, or as PostgreSQL writes a timestamptz. One without an offset is taken as UTC.
     Digits past the microsecond are cut.
     """
-    field = _field_reader(trace)
-    value = field("ts") if field is not None else None
     try:
+        field = _field_reader(trace)
+        value = field("ts") if field is not None else None
         if isinstance(value, datetime):
             instant = value
         elif isinstance(value, str) and (match := _RFC_3339.fullmatch(value.strip())):
@@ -95,7 +95,7 @@ def read_timestamp(trace: object) -> datetime | None:
         if instant.tzinfo is None:
             return instant.replace(tzinfo=timezone.utc)
         return instant.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
+    except Exception:  # no such instant, or an object that raises
         return None
 
 
@@ -383,12 +383,25 @@ def _plain_mapping(value: object) -> dict[Any, Any]:
         if isinstance(value, Mapping):
             return dict(value)
         if not isinstance(value, _FIELDLESS):
-            return dict(vars(value))
+            root = getattr(value, "root", None)  # of a pydantic.RootModel
+            if isinstance(root, Mapping) and hasattr(type(value), "model_fields"):
+                return dict(root)
+            names = [
+                *getattr(value, "__dict__", ()),
+                *(name for kind in type(value).__mro__ for name in _slots(kind)),
+                *(getattr(value, "__pydantic_extra__", None) or ()),
+            ]
+            return {name: getattr(value, name, None) for name in names if name[:2] != "__"}
         if isinstance(value, tuple) and hasattr(value, "_asdict"):
             return dict(value._asdict())
     except Exception:  # no attributes, or one that raises: as if absent
         pass
     return {}
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _plain_item(item: object) -> dict[str, Any] | None:

@@ -184,7 +184,10 @@ class Finalizer:
                 prepared if self._before else self._prepare(instance, args, kwargs, done.result())
             )
 
-        future.add_done_callback(count)
+        if future.done():  # a callback would come after the host has read it
+            count(future)
+        else:
+            future.add_done_callback(count)
 
     def _prepare(
         self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any

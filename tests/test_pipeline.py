@@ -112,6 +112,14 @@ def test_children_that_end_before_their_exporter_is_made_lose_nothing():
         assert received.problems() == []
 
 
+@pytest.mark.parametrize("kind", ["process", "pool"])
+def test_workers_of_multiprocessing_lose_nothing(kind):
+    with receiving() as received:
+        run_program("workers", received.endpoint, kind)
+        assert received.total("recsys.decisions") == 1 + 30
+        assert received.problems() == []
+
+
 # --- forks at the worst moment ----------------------------------------------------------------
 
 

@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from opentelemetry.metrics import NoOpMeterProvider
 
+from otel_personalization import PersonalizationHook
 from otel_personalization.conventions import LARGEST_MAX_LABEL_SETS, MAX_SOURCES
 from otel_personalization.settings import Settings, SettingsError, resolve
 
@@ -53,6 +55,11 @@ def test_every_setting_has_a_variable():
 def test_a_keyword_comes_before_its_variable():
     environment = {"OTEL_PERSONALIZATION_MAX_LABEL_SETS": "100"}
     assert resolve(max_label_sets=3, environment=environment).max_label_sets == 3
+
+
+def test_a_variable_of_a_target_is_no_matter_of_a_hook(monkeypatch):
+    monkeypatch.setenv("OTEL_PERSONALIZATION_WHEN", "before")
+    PersonalizationHook(meter_provider=NoOpMeterProvider()).finalizer()
 
 
 def test_a_target_that_is_named_twice_is_one():

@@ -422,6 +422,39 @@ def test_a_trace_may_be_a_mapping_or_an_object_nested_either_way(trace):
     assert read_decision(trace) == EXPECTED
 
 
+@attrs.define
+class AttrsSources:
+    popularity: Any
+
+
+@dataclasses.dataclass(slots=True)
+class SlottedSources:
+    popularity: Any
+
+
+class ExtraSources(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+
+
+class RootSources(pydantic.RootModel[dict[str, Any]]):
+    pass
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        AttrsSources({"count": 3}),
+        SlottedSources({"count": 3}),
+        ExtraSources(popularity={"count": 3}),
+        RootSources({"popularity": {"count": 3}}),
+        SimpleNamespace(popularity=SimpleNamespace(count=3)),
+    ],
+    ids=lambda sources: type(sources).__name__,
+)
+def test_sources_may_be_an_object_of_any_kind(sources):
+    assert served(candidate_sources=sources).candidates == {"popularity": 3}
+
+
 def test_integers_of_numpy_are_counts():
     read = served({}, candidate_sources={"content": {"count": numpy.int64(3)}})
     assert read.candidates == {"content": 3}
