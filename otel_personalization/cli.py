@@ -202,7 +202,7 @@ def _stamped(path: Path | None) -> Iterator[IO[str] | None]:
         with opened(path, "wt", encoding="utf-8") as stream:
             yield stream
         return
-    with NamedTemporaryFile(dir=path.absolute().parent, prefix=path.name, delete=False) as whole:
+    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as whole:
         unfinished = Path(whole.name)
     try:
         with opened(unfinished, "wt", encoding="utf-8") as stream:

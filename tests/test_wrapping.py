@@ -496,32 +496,24 @@ def test_a_coroutine_that_is_closed_in_another_context_raises_nothing(hook, wrap
 # --- everything else stays as it was ----------------------------------------------------------
 
 
+def looks_of(function: Any) -> tuple[object, ...]:
+    return (
+        inspect.signature(function),
+        inspect.iscoroutinefunction(function),
+        inspect.isfunction(function),
+        function.__name__,
+        function.__qualname__,
+        function.__doc__,
+        function.__module__,
+    )
+
+
 def test_a_wrapped_function_looks_as_it_did(wrapped):
-    before = {
-        name: (
-            inspect.signature(function),
-            inspect.iscoroutinefunction(function),
-            inspect.isfunction(function),
-            function.__name__,
-            function.__qualname__,
-            function.__doc__,
-            function.__module__,
-        )
-        for name in ("finalize", "finalize_async", "static")
-        if (function := getattr(Tracer, name))
-    }
+    names = ("finalize", "finalize_async", "static")
+    before = {name: looks_of(getattr(Tracer, name)) for name in names}
     for name, looks in before.items():
         wrapped(name)
-        function = getattr(Tracer, name)
-        assert looks == (
-            inspect.signature(function),
-            inspect.iscoroutinefunction(function),
-            inspect.isfunction(function),
-            function.__name__,
-            function.__qualname__,
-            function.__doc__,
-            function.__module__,
-        )
+        assert looks_of(getattr(Tracer, name)) == looks
     assert inspect.ismethod(Tracer().finalize)
     assert isinstance(vars(Tracer)["static"], staticmethod)
     tracer = Tracer()
