@@ -190,7 +190,7 @@ def cost(lines: list[bytes]) -> Iterator[Figure]:
     ]
     for where, span in (("in a sampled span", sampled_span), ("outside of any span", nullcontext)):
         provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
-        ours = hooked(PersonalizationHook(meter_provider=provider))
+        ours = hooked(PersonalizationHook(meter_provider=provider, log="none"))
         theirs = naive(provider)
         counter = provider.get_meter("bench").create_counter("bench")
 
@@ -224,7 +224,7 @@ def cost(lines: list[bytes]) -> Iterator[Figure]:
 def throughput(lines: list[bytes]) -> Iterator[Figure]:
     """Of several threads in one process, against that of one."""
     traces = [json.loads(line) for line in lines][:200]
-    ours = hooked(PersonalizationHook(meter_provider=NoOpMeterProvider()))
+    ours = hooked(PersonalizationHook(meter_provider=NoOpMeterProvider(), log="none"))
 
     def rate(threads: int) -> float:
         each = 24_000 // threads // len(traces)
@@ -252,7 +252,7 @@ def throughput(lines: list[bytes]) -> Iterator[Figure]:
 
 def memory() -> Iterator[Figure]:
     """Retained over a million decisions, 64 surfaces and 16 sources among them."""
-    hook = PersonalizationHook(meter_provider=NoOpMeterProvider())
+    hook = PersonalizationHook(meter_provider=NoOpMeterProvider(), log="none")
 
     def record(decisions: int) -> None:
         for n in range(decisions):
@@ -278,7 +278,7 @@ def collection() -> Iterator[Figure]:
     """Of 1,900 series: how long it takes, and what it does to a request in another thread."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    hook = PersonalizationHook(meter_provider=provider)
+    hook = PersonalizationHook(meter_provider=provider, log="none")
     for n in range(60):
         sources = {f"source_{k}": {"count": 1} for k in range(8)}
         hook.record({"surface": f"surface_{n}", "extras": {"candidate_sources": sources}})

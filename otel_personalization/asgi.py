@@ -81,4 +81,4 @@ class FlushAtShutdown:
                 hook = PersonalizationInstrumentor().hook
             except RuntimeError:  # nothing is instrumented
                 return
-        hook.flush(_FLUSH_SECONDS)
+        hook.finish(_FLUSH_SECONDS)

@@ -26,7 +26,7 @@ from rich.text import Text
 from otel_personalization import replay as replaying
 from otel_personalization.conventions import COLLABORATIVE_SOURCE
 from otel_personalization.hook import PersonalizationHook
-from otel_personalization.settings import SettingsError
+from otel_personalization.settings import NONE, SettingsError
 from otel_personalization.version import __version__
 
 FAILED: Final = 1
@@ -185,7 +185,7 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
     except (ImportError, ValueError) as error:
         _fail(str(error))
     try:
-        yield PersonalizationHook(meter_provider=provider)
+        yield PersonalizationHook(meter_provider=provider, log=NONE, log_propagate=False)
     finally:
         provider.shutdown()
 

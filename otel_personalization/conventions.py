@@ -54,6 +54,15 @@ soon overflow the 64-bit sums of OTLP, and one bad point fails a whole export.""
 DEFAULT_STAGES: Final = frozenset({"merged", "post_constraints", "post_exclusion", "prefetched"})
 """Keys of ``extras.candidate_sources`` that are stages of the funnel, not sources."""
 
+MAX_LOG_VALUE_LENGTH: Final = 256
+"""Characters of a text in a log line; a longer one is cut."""
+MAX_LOGGED_SOURCES: Final = 32
+"""Candidate sources in a log line; further ones are cut."""
+MAX_LOG_LINE_BYTES: Final = 16 * 1024
+"""A line is shorter, whatever the trace holds: its values are cut until it is."""
+MAX_QUEUED_LOG_RECORDS: Final = 10_000
+"""Decisions that wait to be written as log lines, some 20 MB at most; further ones are dropped."""
+
 # --- words of the decision trace --------------------------------------------------------------
 
 PERSONALIZATION_REASON: Final = "personalization"
@@ -89,6 +98,8 @@ class InternalErrorKind(str, Enum):
     """The totals could not be handed to the OpenTelemetry SDK."""
     FLUSH = "flush"
     """A flush, at exit or asked for, failed or ran out of time."""
+    LOG = "log"
+    """A log line could not be made, or a logging handler of the host's raised."""
 
 
 @dataclass(frozen=True)
@@ -234,3 +245,70 @@ COUNTER_GROUPS: Final = (
 
 COUNTERS: Final = tuple(counter for group in COUNTER_GROUPS for counter in group)
 """Every counter of the contract."""
+
+
+# --- log lines --------------------------------------------------------------------------------
+
+DECISION_LOGGER: Final = "otel_personalization.decisions"
+"""Name of the logger of the lines."""
+LOG_SCHEMA_VERSION: Final = 1
+DECISION_EVENT: Final = "personalization.decision"
+SOURCE_EVENT: Final = "candidate_source_metrics"
+"""Named as the line of the same kind that ranking services log themselves."""
+
+
+@dataclass(frozen=True)
+class LogField:
+    """A field of a log line. Each is in each line, null where the trace has no such thing.
+
+    Args:
+        name: its key.
+        kind: its JSON type, or what its text is.
+        description: what it says.
+    """
+
+    name: str
+    kind: str
+    description: str
+
+
+_ABOUT_THE_LINE: Final = (
+    LogField("timestamp", "RFC 3339, UTC", "when the decision was finalised"),
+    LogField("level", "text", "`INFO`"),
+    LogField("logger", "text", f"`{DECISION_LOGGER}`"),
+    LogField("event", "text", "which of the two lines it is"),
+    LogField("schema_version", "integer", "grows when a field changes its meaning"),
+    LogField("namespace", "text", "trimmed and lower-cased, never folded"),
+    LogField("surface", "text", "trimmed and lower-cased, never folded"),
+    LogField("decision_id", "text", "of the trace"),
+    LogField("k", "integer", "number of items that was asked for"),
+    LogField("sample_rate", "number", "share of decisions that have a line, above 0, 1 at most"),
+    LogField("trace_id", "32 hex digits", "of the span that was active"),
+    LogField("span_id", "16 hex digits", "of the span that was active"),
+)
+DECISION_LOG_FIELDS: Final = (
+    *_ABOUT_THE_LINE,
+    LogField("decision_ts", "RFC 3339, UTC", "the trace's `ts`"),
+    LogField("request_id", "text", "of the trace; retries share it"),
+    LogField("served_items_count", "integer", "served items"),
+    LogField("personalized_items_count", "integer", "personalised items"),
+    LogField("reason_items_count", "integer", "reason items"),
+    LogField("reason_requested_items_count", "integer", "reason-requested items"),
+    LogField("cold_start_items_count", "integer", "cold-start items"),
+    LogField("candidate_sources", "object", "number of candidates by source"),
+    LogField("experiment", "text", "experiment that the decision took part in"),
+    LogField("variant", "text", "its arm"),
+)
+"""The fields of the line of a decision."""
+SOURCE_LOG_FIELDS: Final = (
+    *_ABOUT_THE_LINE,
+    LogField("source", "text", "key of `extras.candidate_sources`, stages included"),
+    LogField("count", "integer", "its candidates"),
+    LogField("duration_ms", "number", "how long it took, in ms"),
+)
+"""The fields of the line of a candidate source."""
+OPTIONAL_LOG_FIELDS: Final = (
+    LogField("user_hash", "text", "of the trace; in the line of a decision, where switched on"),
+    LogField("cut", "list of text", "names of the fields whose values were too long and were cut"),
+)
+"""Fields that only some lines have."""

@@ -1,4 +1,4 @@
-"""The finalisation hook: reads a trace, stamps it, counts it. It raises nothing into the host.
+"""The finalisation hook: reads a trace, stamps, counts and logs it. It raises nothing.
 
 For hosts that call it themselves, rather than have a function wrapped by the instrumentor::
 
@@ -19,7 +19,9 @@ or, which leaves the function as it is::
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from time import monotonic
 from typing import Any, TypeVar
 
 from opentelemetry.metrics import MeterProvider
@@ -30,8 +32,9 @@ from otel_personalization.conventions import (
     InternalErrorKind,
     MalformedReason,
 )
+from otel_personalization.decision_log import DecisionLog, Entry
 from otel_personalization.metrics import instruments_of
-from otel_personalization.settings import AFTER, Locate, resolve
+from otel_personalization.settings import AFTER, NONE, Locate, SettingsError, resolve
 from otel_personalization.totals import Totals
 from otel_personalization.trace import (
     Decision,
@@ -41,14 +44,15 @@ from otel_personalization.trace import (
     surface_of,
 )
 from otel_personalization.warner import Warner
-from otel_personalization.wrapping import Finalizer, FinalizerWrapper, Prepared
+from otel_personalization.wrapping import Finalizer, FinalizerWrapper
 
 _logger = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Prepared = tuple[Decision | MalformedReason, Entry | None]
 
 
 class PersonalizationHook:
-    """Counts finalised decision traces, on the counters of one MeterProvider.
+    """Counts finalised decision traces, on the counters of one MeterProvider, and logs them.
 
     What is None is taken from the ``OTEL_PERSONALIZATION_*`` variable of that name.
 
@@ -57,6 +61,13 @@ class PersonalizationHook:
         surfaces: ``namespace/surface`` pairs that are never folded into ``other``.
         max_label_sets: number of (namespace, surface) pairs that are told apart.
         stages: keys of ``extras.candidate_sources`` that are no sources.
+        log: where a JSON line of each decision goes: ``stdout`` unless set, ``stderr``, ``none``,
+            or the path of a file, which may be rotated by others.
+        log_sample: share of decisions that have a line: above 0, 1 at most.
+        log_user_hash: whether the line holds the trace's ``user_hash``.
+        log_sources: whether each candidate source has a line of its own, too.
+        log_propagate: whether lines also go through ``otel_personalization.decisions`` to the
+            handlers of the host's logging set-up; with ``log="none"`` only there.
         debug: raise internal errors into the host.
 
     Raises:
@@ -70,6 +81,11 @@ class PersonalizationHook:
         surfaces: Iterable[str | tuple[str, str]] | None = None,
         max_label_sets: int | None = None,
         stages: Collection[str] | None = None,
+        log: str | os.PathLike[str] | None = None,
+        log_sample: float | None = None,
+        log_user_hash: bool | None = None,
+        log_sources: bool | None = None,
+        log_propagate: bool | None = None,
         debug: bool | None = None,
     ) -> None:
         settings = resolve(
@@ -77,6 +93,11 @@ class PersonalizationHook:
             surfaces=surfaces,
             max_label_sets=max_label_sets,
             stages=stages,
+            log=log,
+            log_sample=log_sample,
+            log_user_hash=log_user_hash,
+            log_sources=log_sources,
+            log_propagate=log_propagate,
             debug=debug,
         )
         self._stages = settings.stages
@@ -86,6 +107,15 @@ class PersonalizationHook:
         self._instruments = instruments_of(meter_provider)
         self._totals = self._instruments.totals
         self._totals.reserve(settings.max_label_sets, settings.surfaces)
+        self._log: DecisionLog | None = None
+        if settings.log != NONE or settings.log_propagate:
+            try:
+                self._log = DecisionLog(settings, self._totals)
+            except OSError as error:
+                raise SettingsError(
+                    f"log is {settings.log!r}, which cannot be opened: {error.strerror}; it can be "
+                    "'stdout', 'stderr', 'none' or the path of a file that can be written to"
+                ) from None
 
     @property
     def totals(self) -> Totals:
@@ -100,13 +130,16 @@ class PersonalizationHook:
         """
         try:
             decision = read_decision(trace, self._stages)
-            if type(decision) is Decision:
-                _stamp(trace, decision)
-                self._totals.add(decision)
-            else:
-                self.commit(decision)
+            if isinstance(decision, MalformedReason):
+                self._refuse(decision)
+                return
+            _stamp(trace, decision)
+            self._totals.add(decision)
         except Exception as error:
             self.report(InternalErrorKind.RECORD, error)
+            return
+        if self._log is not None:
+            self._write(self._entry(decision, trace))
 
     def finalizer(
         self, *, trace: str | Locate = "result", when: str = "after"
@@ -147,10 +180,9 @@ class PersonalizationHook:
         self._record_outcomes(namespace, surface, clicks=count)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Have everything exported that was counted until now.
+        """Have everything written and exported that was logged and counted until now.
 
-        To be called before a ``provider.shutdown()`` of one's own, and where a process ends without
-        running Python's exit handlers. Everywhere else an exit handler of ours does it.
+        To be called before a ``provider.shutdown()`` of one's own. At exit a handler of ours does.
 
         Args:
             timeout: seconds to wait at most.
@@ -159,37 +191,48 @@ class PersonalizationHook:
             Whether it was done in time; False, too, where there is no SDK to do it. Only a provider
             of `pipeline.configure` tells whether the backend took it.
         """
-        return self._instruments.flush(timeout)
+        until = monotonic() + timeout
+        written = self._log is None or self._log.flush(timeout)
+        return self._instruments.flush(max(0.0, until - monotonic())) and written
+
+    def finish(self, timeout: float = 3.0) -> bool:
+        """As `flush`, for the end of a process that does not run Python's exit handlers.
+
+        Lines that cannot be written in time are given up, and counted as dropped. What is recorded
+        later is counted and logged all the same, as far as the process lives to tell it.
+        """
+        until = monotonic() + timeout
+        written = self._log is None or self._log.finish(timeout / 3)
+        return self._instruments.flush(max(0.0, until - monotonic())) and written
 
     # --- for wrapping.Recorder ----------------------------------------------------------------
 
-    def prepare(self, trace: object) -> Prepared:
+    def prepare(self, trace: object) -> _Prepared | None:
         """Read and stamp a trace, without counting it yet."""
         try:
             decision = read_decision(trace, self._stages)
-            if type(decision) is Decision:
-                _stamp(trace, decision)
-            return decision
+            if isinstance(decision, MalformedReason):
+                return decision, None
+            _stamp(trace, decision)
         except Exception as error:
             self.report(InternalErrorKind.RECORD, error)
             return None
+        return decision, self._entry(decision, trace)
 
-    def commit(self, prepared: Prepared) -> None:
-        """Count what `prepare` returned."""
-        if type(prepared) is Decision:
-            try:
-                self._totals.add(prepared)
-            except Exception as error:
-                self.report(InternalErrorKind.RECORD, error)
-        elif isinstance(prepared, MalformedReason):
-            self._totals.add_malformed_trace(prepared)
-            self._warner.warn(
-                prepared.value,
-                "A decision trace could not be counted (%s). Counted are mappings and objects "
-                "whose final_items is a list of mappings or objects. If this was not the trace, "
-                "trace= says where it is.",
-                prepared.value,
-            )
+    def commit(self, prepared: Any) -> None:
+        """Count and log what `prepare` returned."""
+        if prepared is None:
+            return
+        decision, entry = prepared
+        if isinstance(decision, MalformedReason):
+            self._refuse(decision)
+            return
+        try:
+            self._totals.add(decision)
+        except Exception as error:
+            self.report(InternalErrorKind.RECORD, error)
+            return
+        self._write(entry)
 
     def report(self, kind: InternalErrorKind, error: Exception) -> None:
         """Count a fault of the library, and say so at most once a minute.
@@ -202,11 +245,38 @@ class PersonalizationHook:
             raise error
         self._warner.warn(
             kind.value,
-            "A decision was not counted, for an error inside otel-personalization (%s): %r. The "
+            "A decision was not %s, for an error inside otel-personalization (%s): %r. The "
             "request was not affected. OTEL_PERSONALIZATION_DEBUG=true raises such errors.",
+            "logged" if kind is InternalErrorKind.LOG else "counted",
             kind.value,
             error,
         )
+
+    # --- for ourselves ------------------------------------------------------------------------
+
+    def _refuse(self, reason: MalformedReason) -> None:
+        self._totals.add_malformed_trace(reason)
+        self._warner.warn(
+            reason.value,
+            "A decision trace could not be counted (%s). Counted are mappings and objects "
+            "whose final_items is a list of mappings or objects. If this was not the trace, "
+            "trace= says where it is.",
+            reason.value,
+        )
+
+    def _entry(self, decision: Decision, trace: object) -> Entry | None:
+        if self._log is None:
+            return None
+        try:
+            return self._log.entry(decision, trace)
+        except Exception as error:
+            self._totals.add_dropped_log_records(1)
+            self.report(InternalErrorKind.LOG, error)
+            return None
+
+    def _write(self, entry: Entry | None) -> None:
+        if entry is not None and self._log is not None:
+            self._log.put(entry)
 
     def _record_outcomes(
         self, namespace: str, surface: str, *, impressions: object = 0, clicks: object = 0

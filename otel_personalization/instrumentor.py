@@ -46,7 +46,8 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
             (instance, args, kwargs, result) and returns it.
         when: ``after`` the call; or ``before`` it, for a function that stores the trace: then the
             trace is stamped before, and counted once the call has succeeded.
-        meter_provider, surfaces, max_label_sets, stages, debug: see `PersonalizationHook`.
+        meter_provider, surfaces, max_label_sets, stages, log, log_sample, log_user_hash,
+            log_sources, log_propagate, debug: see `PersonalizationHook`.
         tracer_provider, logger_provider: taken, as by every instrumentor, and not used.
 
     Raises:
@@ -89,24 +90,13 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
         trace: str | Locate | None = None,
         when: str | None = None,
         meter_provider: MeterProvider | None = None,
-        surfaces: Iterable[str | tuple[str, str]] | None = None,
-        max_label_sets: int | None = None,
-        stages: Collection[str] | None = None,
-        debug: bool | None = None,
         tracer_provider: object = None,  # noqa: ARG002  # given to all instrumentors alike
         logger_provider: object = None,  # noqa: ARG002
+        **of_hook: Any,
     ) -> None:
         self._patches = []
         try:
-            settings = resolve(
-                target=target,
-                trace=trace,
-                when=when,
-                surfaces=surfaces,
-                max_label_sets=max_label_sets,
-                stages=stages,
-                debug=debug,
-            )
+            settings = resolve(target=target, trace=trace, when=when, **of_hook)
             if not settings.target:
                 _logger.info(
                     "Personalisation is not instrumented: there is no target. Name the function "
@@ -114,13 +104,7 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
                     ENVIRONMENT_PREFIX,
                 )
                 return
-            self._hook = PersonalizationHook(
-                meter_provider=meter_provider,
-                surfaces=settings.surfaces,
-                max_label_sets=settings.max_label_sets,
-                stages=settings.stages,
-                debug=settings.debug,
-            )
+            self._hook = PersonalizationHook(meter_provider=meter_provider, **of_hook)
             for name in settings.target:
                 self._patch_when_imported(name, settings, self._hook)
         except Exception as error:

@@ -40,6 +40,7 @@ from otel_personalization.conventions import (
     Counter,
     InternalErrorKind,
 )
+from otel_personalization.decision_log import finish_all
 from otel_personalization.forks import call_in_children
 from otel_personalization.totals import LabelSet, Snapshot, Totals
 from otel_personalization.version import __version__
@@ -276,6 +277,7 @@ class Instruments:
         return self._call_flusher(collect_and_export, timeout)
 
     def _at_exit(self) -> None:
+        finish_all()
         if self.hides_growth():
             seconds = _EXIT_FLUSH_SECONDS
             self._call_flusher(lambda: self._collect_and_export(seconds), seconds)

@@ -38,6 +38,7 @@ from otel_personalization.conventions import (
     MalformedReason,
 )
 from otel_personalization.hook import PersonalizationHook
+from otel_personalization.settings import NONE
 from otel_personalization.totals import Snapshot
 from otel_personalization.trace import Decision, read_timestamp
 
@@ -144,7 +145,9 @@ def replay(
         OSError: a file cannot be opened or read.
     """
     report = Report()
-    hook = PersonalizationHook(meter_provider=NoOpMeterProvider(), surfaces=(), debug=True)
+    hook = PersonalizationHook(
+        meter_provider=NoOpMeterProvider(), surfaces=(), log=NONE, log_propagate=False, debug=True
+    )
     hook.totals.reserve(None, ())  # a file's labels are all told apart
     streaks = _Streaks()
     for file in files:
@@ -158,13 +161,15 @@ def replay(
                 report.has_traces = True
             body = trace if trace_format == TRACE else _response_body(trace)
             prepared = hook.prepare(body)
+            assert prepared is not None  # under debug it raises instead
             hook.commit(prepared)
             if further_hook is not None:
                 further_hook.record(body)
-            if isinstance(prepared, Decision):
-                streaks.add(prepared, body)
-            elif prepared is not None:
-                report.refuse(prepared, Problem(str(file), number, f"malformed: {prepared.value}"))
+            decision, _ = prepared
+            if isinstance(decision, Decision):
+                streaks.add(decision, body)
+            else:
+                report.refuse(decision, Problem(str(file), number, f"malformed: {decision.value}"))
             if stamped is not None:
                 try:
                     text = json.dumps(trace, separators=(",", ":"), allow_nan=False)

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from otel_personalization.conventions import (
@@ -30,6 +31,9 @@ AFTER: Final = "after"
 BEFORE: Final = "before"
 RESULT: Final = "result"
 SELF: Final = "self"
+STDOUT: Final = "stdout"
+STDERR: Final = "stderr"
+NONE: Final = "none"
 ARGUMENT: Final = "argument:"
 
 
@@ -53,6 +57,16 @@ class Settings:
     """(namespace, surface) pairs that are told apart."""
     stages: frozenset[str]
     """Keys of ``extras.candidate_sources`` that are no sources."""
+    log: str
+    """Where log lines go: ``stdout``, ``stderr``, ``none``, or the absolute path of a file."""
+    log_sample: float
+    """Share of decisions that have a line: above 0, 1 at most."""
+    log_user_hash: bool
+    """Whether a line holds the trace's ``user_hash``."""
+    log_sources: bool
+    """Whether each candidate source of a decision has a line of its own, too."""
+    log_propagate: bool
+    """Whether lines also go to the handlers of the host's own logging set-up."""
     debug: bool
     """Raise internal errors into the host. For development."""
 
@@ -65,6 +79,11 @@ def resolve(
     surfaces: Iterable[str | tuple[str, str]] | None = None,
     max_label_sets: int | None = None,
     stages: Collection[str] | None = None,
+    log: str | os.PathLike[str] | None = None,
+    log_sample: float | None = None,
+    log_user_hash: bool | None = None,
+    log_sources: bool | None = None,
+    log_propagate: bool | None = None,
     debug: bool | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -81,6 +100,11 @@ def resolve(
         "surfaces": surfaces,
         "max_label_sets": max_label_sets,
         "stages": stages,
+        "log": log,
+        "log_sample": log_sample,
+        "log_user_hash": log_user_hash,
+        "log_sources": log_sources,
+        "log_propagate": log_propagate,
         "debug": debug,
     }
     read = {}
@@ -174,7 +198,31 @@ def _stages(value: Any) -> frozenset[str]:
     return frozenset(stages)
 
 
-def _debug(value: Any) -> bool:
+def _log(value: Any) -> str:
+    text = os.fspath(value)
+    if text in (STDOUT, STDERR, NONE):
+        return str(text)
+    # A mistyped word is no file.
+    if isinstance(text, str) and ("." in text or "/" in text or os.sep in text):
+        return str(Path(text).absolute())
+    raise ValueError(
+        f"it can be '{STDOUT}', '{STDERR}', '{NONE}' or the path of a file, such as "
+        "'./decisions.ndjson'"
+    )
+
+
+def _log_sample(value: Any) -> float:
+    allowed = f"it can be a number above 0, up to 1; for no lines at all, log is '{NONE}'"
+    try:
+        rate = float(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(allowed) from None
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+        raise ValueError(allowed)
+    return float(rate)
+
+
+def _switch(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
@@ -189,6 +237,11 @@ _PARSERS: Final[dict[str, tuple[Callable[[Any], Any], Any]]] = {
     "surfaces": (_surfaces, frozenset()),
     "max_label_sets": (_max_label_sets, DEFAULT_MAX_LABEL_SETS),
     "stages": (_stages, DEFAULT_STAGES),
-    "debug": (_debug, False),
+    "log": (_log, STDOUT),
+    "log_sample": (_log_sample, 1.0),
+    "log_user_hash": (_switch, False),
+    "log_sources": (_switch, False),
+    "log_propagate": (_switch, False),
+    "debug": (_switch, False),
 }
 """By setting: what reads a value of it, and its default."""

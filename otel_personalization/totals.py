@@ -156,9 +156,9 @@ class Totals:
         """Count a fault of the library that the host never saw."""
         self._ledger().add(INTERNAL_ERRORS, (kind.value,))
 
-    def add_dropped_log_record(self) -> None:
-        """Count a log line that was lost."""
-        self._ledger().add(DROPPED_LOG_RECORDS, ())
+    def add_dropped_log_records(self, lines: int) -> None:
+        """Count log lines that were lost."""
+        self._ledger().add(DROPPED_LOG_RECORDS, (), lines)
 
     def snapshot(self) -> Snapshot:
         """The totals of now.
@@ -261,8 +261,8 @@ class _Ledger:
         self.outcomes: dict[tuple[str, str], _OutcomeCell] = {}
         self.events: dict[tuple[Counter, LabelSet], int] = {}
 
-    def add(self, counter: Counter, labels: LabelSet) -> None:
-        self.events[counter, labels] = self.events.get((counter, labels), 0) + 1
+    def add(self, counter: Counter, labels: LabelSet, times: int = 1) -> None:
+        self.events[counter, labels] = self.events.get((counter, labels), 0) + times
 
 
 class _Lease:

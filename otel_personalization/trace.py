@@ -16,18 +16,22 @@ everything odd is dealt with, each odd part becoming an absent one.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
 from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from otel_personalization.conventions import (
     COLD_START_REASON,
     DEFAULT_STAGES,
     DEFAULT_SURFACE,
     MAX_CANDIDATES,
+    MAX_LOG_VALUE_LENGTH,
+    MAX_LOGGED_SOURCES,
     PERSONALIZATION_REASON,
     STAMPED_PERSONALIZED,
     UNKNOWN_NAMESPACE,
@@ -57,6 +61,30 @@ class Decision(NamedTuple):
     """Read from a response body, which has nowhere to put a stamp."""
 
 
+class Identity(NamedTuple):
+    """What tells one decision from another, as values that are safe to keep: nothing of the trace
+    that can change, and no text much longer than `MAX_LOG_VALUE_LENGTH`.
+    """
+
+    decision_id: str | None
+    request_id: str | None
+    timestamp: str | datetime | None
+    """As it stands in the trace; `instant_of` reads it."""
+    k: int | None
+    experiment: str | None
+    variant: str | None
+    user_hash: str | None
+
+
+class SourceTiming(NamedTuple):
+    """A candidate source or stage of a decision, as values that are safe to keep."""
+
+    source: str
+    candidates: int
+    duration_ms: float | None
+    """Milliseconds; finite."""
+
+
 def read_decision(
     trace: object, stages: Collection[str] = DEFAULT_STAGES
 ) -> Decision | MalformedReason:
@@ -75,15 +103,70 @@ def read_decision(
         return MalformedReason.UNREADABLE
 
 
-def read_timestamp(trace: object) -> datetime | None:
-    """The instant of a trace's ``ts`` in UTC; None where it has no readable one.
+def read_identity(trace: object) -> Identity:
+    """Read what tells a decision from another. What is absent, or of an odd type, is None.
 
-    It is RFC 3339, or as PostgreSQL writes a timestamptz. One without an offset is taken as UTC.
-    Digits past the microsecond are cut.
+    Args:
+        trace: one that `read_decision` could count.
+    """
+    fields: Any = trace
+    if type(fields) is not dict:
+        fields = _plain_fields(fields, _IDENTITY_FIELDS)
+    get = fields.get
+    extras = get("extras")
+    if type(extras) is not dict:
+        extras = _plain_fields(extras, _EXPERIMENT_FIELDS)
+    bandit = get("bandit")
+    if bandit is None:
+        bandit = {}
+    elif type(bandit) is not dict:
+        bandit = _plain_fields(bandit, ("experiment", "variant"))
+    timestamp = get("ts")
+    k = get("k")
+    return Identity(
+        _short_text(get("decision_id")),
+        _short_text(get("request_id")),
+        timestamp if isinstance(timestamp, datetime) else _short_text(timestamp),
+        count_of(k),
+        _short_text(extras.get("bandit_experiment")) or _short_text(bandit.get("experiment")),
+        _short_text(extras.get("experiment_variant"))
+        or _short_text(extras.get("bandit_variant"))
+        or _short_text(bandit.get("variant")),
+        _short_text(get("user_hash")),
+    )
+
+
+def read_source_timings(trace: object) -> tuple[SourceTiming, ...]:
+    """Count and duration of each source and stage of ``extras.candidate_sources``.
+
+    Args:
+        trace: one that `read_decision` could count.
+
+    Returns:
+        At most `MAX_LOGGED_SOURCES` of those that have a count.
+    """
+    extras = _plain_fields(_plain_fields(trace, ("extras",)).get("extras"), ("candidate_sources",))
+    timings: list[SourceTiming] = []
+    for source, entry in _plain_mapping(extras.get("candidate_sources")).items():
+        fields = _plain_fields(entry, ("count", "duration_ms"))
+        name, count = _short_text(source), count_of(fields.get("count"))
+        if name and count is not None and len(timings) < MAX_LOGGED_SOURCES:
+            timings.append(SourceTiming(name, count, _finite(fields.get("duration_ms"))))
+    return tuple(timings)
+
+
+def read_timestamp(trace: object) -> datetime | None:
+    """The instant of a trace's ``ts`` in UTC; None where it has no readable one."""
+    return instant_of(_plain_fields(trace, ("ts",)).get("ts"))
+
+
+def instant_of(value: object) -> datetime | None:
+    """A timestamp in UTC; None where it is none.
+
+    It is a datetime, or text as of RFC 3339 or as PostgreSQL writes a timestamptz. One without an
+    offset is taken as UTC. Digits past the microsecond are cut.
     """
     try:
-        field = _field_reader(trace)
-        value = field("ts") if field is not None else None
         if isinstance(value, datetime):
             instant = value
         elif isinstance(value, str) and (match := _RFC_3339.fullmatch(value.strip())):
@@ -310,6 +393,8 @@ def _count_members(ids: list[Any], boosted: Collection[Any]) -> int:
 # --- making odd input plain -------------------------------------------------------------------
 
 _TRACE_FIELDS: Final = ("final_items", "items", "decision_id", "extras", "namespace", "surface")
+_IDENTITY_FIELDS: Final = ("decision_id", "request_id", "ts", "k", "extras", "bandit", "user_hash")
+_EXPERIMENT_FIELDS: Final = ("bandit_experiment", "experiment_variant", "bandit_variant")
 _EXTRAS_FIELDS: Final = (
     "include_reasons",
     "personalized_items",
@@ -434,6 +519,32 @@ def _id_text(item_id: object) -> str | None:
         return str.__str__(item_id) if isinstance(item_id, str) else str(item_id)
     except Exception:
         return None
+
+
+def _short_text(value: object) -> str | None:
+    """An id or a name as text that is safe to keep; None where it can be none.
+
+    What is longer than the limit stays one character longer, so that it can be seen to be.
+    """
+    if value is None:
+        return None
+    if type(value) is not str:
+        if isinstance(value, (bool, float)) or not isinstance(value, (str, int, UUID)):
+            return None
+        value = _id_text(value)
+        if value is None:
+            return None
+    return value if len(value) <= MAX_LOG_VALUE_LENGTH else value[: MAX_LOG_VALUE_LENGTH + 1]
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except Exception:  # an integer that is too large
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _plain_label(value: object) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -29,10 +31,23 @@ class Warner:
             *args: what stands in the format.
             exc_info: whether to show the traceback of the exception being handled.
         """
+        if self._is_due(kind):
+            self._log(message, args, exc_info)
+
+    def warn_aside(self, kind: str, message: str, *args: object) -> None:
+        """As `warn`, from a thread of its own: for where logging may take long, or for ever."""
+        if self._is_due(kind):
+            with suppress(RuntimeError):  # Python exits, and starts no threads any more
+                threading.Thread(target=self._log, args=(message, args, False), daemon=True).start()
+
+    def _is_due(self, kind: str) -> bool:
         now = monotonic()
         if now - self._warned.get(kind, -INTERVAL_SECONDS) < INTERVAL_SECONDS:
-            return
+            return False
         self._warned[kind] = now
+        return True
+
+    def _log(self, message: str, args: tuple[object, ...], exc_info: bool) -> None:
         try:
             self._logger.warning(
                 message + " Further ones are counted, and not told, for a minute.",

@@ -20,11 +20,8 @@ from typing import Any, Final, Protocol, SupportsIndex
 
 import wrapt
 
-from otel_personalization.conventions import InternalErrorKind, MalformedReason
+from otel_personalization.conventions import InternalErrorKind
 from otel_personalization.settings import ARGUMENT, BEFORE, RESULT, SELF, Locate
-from otel_personalization.trace import Decision
-
-Prepared = Decision | MalformedReason | None
 
 
 class Recorder(Protocol):
@@ -33,11 +30,11 @@ class Recorder(Protocol):
     def record(self, trace: object) -> None:
         """Read, stamp and count a trace."""
 
-    def prepare(self, trace: object) -> Prepared:
-        """Read and stamp a trace."""
+    def prepare(self, trace: object) -> Any:
+        """Read and stamp a trace. What it returns means something to `commit` only."""
 
-    def commit(self, prepared: Prepared) -> None:
-        """Count what was prepared."""
+    def commit(self, prepared: Any) -> None:
+        """Count what was prepared; None is nothing."""
 
     def report(self, kind: InternalErrorKind, error: Exception) -> None:
         """Count a fault of the library."""
@@ -111,7 +108,7 @@ class Finalizer:
         instance: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        prepared: Prepared,
+        prepared: Any,
     ) -> Any:
         """A result that is not there yet, as one that is counted when it is; else None."""
         try:
@@ -130,7 +127,7 @@ class Finalizer:
         instance: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        prepared: Prepared,
+        prepared: Any,
         *,
         prepare: bool = False,
     ) -> Coroutine[Any, Any, Any]:
@@ -148,7 +145,7 @@ class Finalizer:
         instance: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        prepared: Prepared,
+        prepared: Any,
         *,
         prepare: bool,
     ) -> Any:
@@ -174,7 +171,7 @@ class Finalizer:
         instance: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        prepared: Prepared,
+        prepared: Any,
     ) -> None:
         def count(done: Any) -> None:
             # Not `exception()`: asyncio logs an exception only where nobody ever asked for it.
@@ -191,7 +188,7 @@ class Finalizer:
 
     def _prepare(
         self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> Prepared:
+    ) -> Any:
         if self._locate is None:
             return self._recorder.prepare(result)
         try:

@@ -22,6 +22,8 @@ from otel_personalization.totals import Snapshot
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 
+os.environ["OTEL_PERSONALIZATION_LOG"] = "none"  # tests of log lines say where theirs go
+
 DATA = Path(__file__).parent / "data"
 RECORDING = Path(os.environ.get("RECORDED_TRACES", Path(__file__).parents[2] / "shared" / "data"))
 """The full recording, of which tests/data is a sample. Tests of it skip where it is not there."""
@@ -32,6 +34,11 @@ Cells = dict[tuple[str, ...], dict[str, int]]
 def read_ndjson(path: Path) -> list[Any]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The log lines of a file that may not be there yet."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +93,7 @@ def run_program(name: str, *args: str, timeout: float = 60, **variables: str) ->
     It and its children are killed when the time is over: whoever hangs fails.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    environment["OTEL_PERSONALIZATION_LOG"] = "none"
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"tests.programs.{name}", *args],
         cwd=Path(__file__).parents[1],

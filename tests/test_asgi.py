@@ -16,7 +16,7 @@ class Flushed(PersonalizationHook):
         super().__init__(meter_provider=NoOpMeterProvider())
         self._said = said
 
-    def flush(self, timeout=5.0):
+    def finish(self, timeout=5.0):
         self._said.append("flushed")
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from otel_personalization.cli import app
-from otel_personalization.conventions import COUNTERS, ENVIRONMENT_PREFIX
+from otel_personalization.conventions import COUNTERS, DECISION_LOG_FIELDS, ENVIRONMENT_PREFIX
 from otel_personalization.settings import resolve
 from tests.conftest import DATA
 from tests.otlp_receiver import receiving
@@ -45,6 +46,7 @@ def test_a_snippet_runs(snippet, tmp_path):
     (tmp_path / "ranking").mkdir()
     (tmp_path / "ranking" / "__init__.py").touch()
     (tmp_path / "ranking" / "tracing.py").write_text(TRACING)
+    (tmp_path / "ranking" / "web.py").write_text("async def app(scope, receive, send): ...")
     if "def test_" in snippet:
         snippet = AROUND_A_TEST.format(snippet=snippet)
     elif not snippet.startswith("from"):
@@ -79,6 +81,11 @@ def test_the_counters_are_those_of_the_contract():
     assert [(row[0], row[1]) for row in rows] == [
         (counter.name, counter.prometheus_name) for counter in COUNTERS
     ]
+
+
+def test_the_log_line_is_one_as_the_contract_has_it():
+    (line,) = map(json.loads, re.findall(r"```json\n(.*?)```", README, re.DOTALL))
+    assert set(line) == {field.name for field in DECISION_LOG_FIELDS}
 
 
 def test_the_settings_are_those_of_the_code():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,11 @@ DEFAULTS = Settings(
     surfaces=frozenset(),
     max_label_sets=64,
     stages=frozenset({"merged", "post_constraints", "post_exclusion", "prefetched"}),
+    log="stdout",
+    log_sample=1.0,
+    log_user_hash=False,
+    log_sources=False,
+    log_propagate=False,
     debug=False,
 )
 
@@ -37,6 +44,11 @@ def test_every_setting_has_a_variable():
         "OTEL_PERSONALIZATION_SURFACES": "Shop/Home, shop/cart",
         "OTEL_PERSONALIZATION_MAX_LABEL_SETS": "100",
         "OTEL_PERSONALIZATION_STAGES": "merged,rerank",
+        "OTEL_PERSONALIZATION_LOG": "/var/log/decisions.ndjson",
+        "OTEL_PERSONALIZATION_LOG_SAMPLE": "0.25",
+        "OTEL_PERSONALIZATION_LOG_USER_HASH": "true",
+        "OTEL_PERSONALIZATION_LOG_SOURCES": "TRUE",
+        "OTEL_PERSONALIZATION_LOG_PROPAGATE": "True",
         "OTEL_PERSONALIZATION_DEBUG": "True",
     }
     expected = Settings(
@@ -46,6 +58,11 @@ def test_every_setting_has_a_variable():
         surfaces=frozenset({("shop", "home"), ("shop", "cart")}),
         max_label_sets=100,
         stages=frozenset({"merged", "rerank"}),
+        log="/var/log/decisions.ndjson",
+        log_sample=0.25,
+        log_user_hash=True,
+        log_sources=True,
+        log_propagate=True,
         debug=True,
     )
     assert resolve(environment=environment) == expected
@@ -90,6 +107,13 @@ def test_a_target_that_is_named_twice_is_one():
         ({"max_label_sets": 7.0}, "from 1 to 116"),
         ({"stages": 7}, "stages is 7"),
         ({"stages": [7]}, "it takes names of stages"),
+        ({"log": "stdot"}, "log is 'stdot'; it can be 'stdout', 'stderr', 'none' or the path of"),
+        ({"log": 7}, "log is 7"),
+        ({"log_sample": 0}, "log_sample is 0; it can be a number above 0, up to 1; for no lines"),
+        ({"log_sample": 1.01}, "it can be a number above 0, up to 1"),
+        ({"log_sample": float("nan")}, "it can be a number above 0"),
+        ({"log_sample": True}, "it can be a number above 0"),
+        ({"log_sources": "on"}, "it can be 'true' or 'false'"),
         ({"debug": 1}, "it can be 'true' or 'false'"),
     ],
 )
@@ -103,6 +127,11 @@ def test_a_wrong_keyword_is_refused_with_what_is_allowed(wrong: Any, says: str):
     [
         ("MAX_LABEL_SETS", "many", "MAX_LABEL_SETS is 'many'; it can be a whole number from 1 to"),
         ("DEBUG", "yes", "OTEL_PERSONALIZATION_DEBUG is 'yes'; it can be 'true' or 'false'"),
+        (
+            "LOG_SAMPLE",
+            "1 %",
+            "OTEL_PERSONALIZATION_LOG_SAMPLE is '1 %'; it can be a number above 0",
+        ),
         ("WHEN", "later", "OTEL_PERSONALIZATION_WHEN is 'later'"),
         ("TARGET", "x", "OTEL_PERSONALIZATION_TARGET is 'x'"),
     ],
@@ -110,6 +139,25 @@ def test_a_wrong_keyword_is_refused_with_what_is_allowed(wrong: Any, says: str):
 def test_a_wrong_variable_is_refused_by_its_name(name: str, value: str, says: str):
     with pytest.raises(SettingsError, match=re.escape(says)):
         resolve(environment={f"OTEL_PERSONALIZATION_{name}": value})
+
+
+def test_a_log_file_stays_where_it_is_when_the_host_changes_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = str(tmp_path / "decisions.ndjson")
+    for path in ("./decisions.ndjson", "decisions.ndjson", Path("decisions.ndjson")):
+        assert resolve(log=path, environment={}).log == expected
+
+
+def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path):
+    path = tmp_path / "missing" / "decisions.ndjson"
+    with pytest.raises(SettingsError, match="which cannot be opened: No such file or directory"):
+        PersonalizationHook(meter_provider=NoOpMeterProvider(), log=path)
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_waited_for_by_nobody(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ndjson")
+    with pytest.raises(SettingsError, match="nobody reads this pipe"):
+        PersonalizationHook(meter_provider=NoOpMeterProvider(), log=tmp_path / "pipe.ndjson")
 
 
 def test_no_setting_takes_a_provider_past_its_limit_of_attribute_sets():

@@ -63,8 +63,8 @@ def test_events_are_counted_by_reason_and_kind_and_are_there_with_0_before():
     before = totals.snapshot()
     totals.add_malformed_trace(MalformedReason.NOT_A_TRACE)
     totals.add_internal_error(InternalErrorKind.LOCATE)
-    totals.add_dropped_log_record()
-    totals.add_dropped_log_record()
+    totals.add_dropped_log_records(1)
+    totals.add_dropped_log_records(1)
     after = totals.snapshot()
     for counter, labels, count in (
         (MALFORMED_TRACES, ("not_a_trace",), 1),

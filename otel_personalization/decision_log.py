@@ -1,0 +1,410 @@
+"""JSON lines, one a decision, for Loki and for whoever reads logs.
+
+The request thread copies plain values into a bounded queue. One thread a process makes the lines,
+with python-json-logger, and writes them. What the queue has no room for, and what cannot be
+written, is dropped and counted in `otel_personalization.dropped_log_records`::
+
+    {"timestamp": "2026-11-24T10:00:00.123456Z", "event": "personalization.decision",
+     "namespace": "shop_eu", "surface": "home", "served_items_count": 20, ...}
+
+Without sampling the sums over the lines, and over those dropped, are the counters.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import math
+import multiprocessing.util
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from functools import partial
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple
+
+from opentelemetry import trace as tracing
+from pythonjsonlogger.json import JsonFormatter
+
+from otel_personalization.conventions import (
+    DECISION_EVENT,
+    DECISION_LOGGER,
+    LOG_SCHEMA_VERSION,
+    MAX_LABEL_LENGTH,
+    MAX_LOG_LINE_BYTES,
+    MAX_LOG_VALUE_LENGTH,
+    MAX_LOGGED_SOURCES,
+    MAX_QUEUED_LOG_RECORDS,
+    SOURCE_EVENT,
+    InternalErrorKind,
+)
+from otel_personalization.forks import call_in_children
+from otel_personalization.outputs import MAX_WRITE_BYTES, Output, output_for
+from otel_personalization.settings import Settings
+from otel_personalization.totals import Totals
+from otel_personalization.trace import (
+    Decision,
+    Identity,
+    SourceTiming,
+    instant_of,
+    read_identity,
+    read_source_timings,
+)
+from otel_personalization.warner import Warner
+
+_logger = logging.getLogger(__name__)
+_line_logger = logging.getLogger(DECISION_LOGGER)
+
+_FINISH_SECONDS: Final = 0.5
+_GATHER_SECONDS: Final = 0.02
+"""How long the writer lets decisions come together: it then takes Python's lock once for all."""
+_TIGHT_LENGTH: Final = 32
+_TIGHT_SOURCES: Final = 16
+"""With texts and sources cut to these a line cannot reach the limit: a character takes 12 bytes at
+most, so seven texts 2.7 KB and the sources 6.4 KB."""
+_CUT_MARK: Final = "…"
+
+
+class Entry(NamedTuple):
+    """What is handed to the writer: values that nobody changes, of bounded size."""
+
+    time_ns: int
+    decision: Decision
+    identity: Identity
+    span: tracing.SpanContext
+    sources: tuple[SourceTiming, ...]
+
+    @property
+    def lines(self) -> int:
+        """How many lines it makes."""
+        return 1 + len(self.sources)
+
+
+class DecisionLog:
+    """The log lines of one hook.
+
+    Args:
+        settings: what is logged, and where to.
+        totals: count the lines that are lost.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, totals: Totals) -> None:
+        self._settings = settings
+        self._totals = totals
+        self._warner = Warner(_logger)
+        self._output = output_for(settings.log)
+        # Of 2^64 hashes, those that are logged.
+        self._threshold = math.ceil(settings.log_sample * 2**64)
+        self._start()
+        call_in_children(self._start_in_child)
+
+    def entry(self, decision: Decision, trace: object) -> Entry | None:
+        """What is to be logged of a decision; None where sampling leaves it out."""
+        identity = read_identity(trace)
+        if self._threshold < 2**64 and not self._is_sampled(identity.decision_id):
+            return None
+        namespace, surface, candidates = decision.namespace, decision.surface, decision.candidates
+        if (
+            len(namespace) > MAX_LOG_VALUE_LENGTH
+            or len(surface) > MAX_LOG_VALUE_LENGTH
+            or len(candidates) > MAX_LOGGED_SOURCES
+            or len("".join(candidates)) > MAX_LOGGED_SOURCES * MAX_LABEL_LENGTH
+        ):
+            decision = _bounded(decision)
+        return Entry(
+            time.time_ns(),
+            decision,
+            identity,
+            tracing.get_current_span().get_span_context(),
+            read_source_timings(trace) if self._settings.log_sources else (),
+        )
+
+    def put(self, entry: Entry) -> None:
+        """Hand an entry over to the writer, or drop it where the queue is full."""
+        if self._writer.queue.qsize() < MAX_QUEUED_LOG_RECORDS:
+            self._writer.queue.put(entry)
+            return
+        self._totals.add_dropped_log_records(entry.lines)
+        # Aside, because whoever does not take the lines may not take the warning either.
+        self._warner.warn_aside(
+            "full",
+            "Log lines are dropped: %s does not take them as fast as decisions are made.",
+            self._settings.log,
+        )
+
+    def flush(self, timeout: float) -> bool:
+        """Have everything written that was handed over until now.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether it was written, or counted as lost, in time.
+        """
+        return self._writer.flush(timeout)
+
+    def finish(self, timeout: float) -> bool:
+        """As `flush`, at the end of a process: what is not written in time is counted as lost.
+
+        Returns:
+            Whether nothing was.
+        """
+        return self._writer.finish(timeout)
+
+    def _start(self) -> None:
+        self._writer = _Writer(self._settings, self._totals, self._warner, self._output)
+        weakref.finalize(self, self._writer.stop).atexit = False
+
+    def _start_in_child(self) -> None:
+        if self._output is not None:
+            self._output.forget()  # the parent will complete it
+        self._start()
+
+    def _is_sampled(self, decision_id: str | None) -> bool:
+        if decision_id is None:
+            return random.random() < self._settings.log_sample
+        text = decision_id.encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        return int.from_bytes(digest, "big") < self._threshold
+
+
+def _bounded(decision: Decision) -> Decision:
+    """With texts and sources one longer than they may be, which shows that they were."""
+    candidates = islice(decision.candidates.items(), MAX_LOGGED_SOURCES + 1)
+    return decision._replace(
+        namespace=decision.namespace[: MAX_LOG_VALUE_LENGTH + 1],
+        surface=decision.surface[: MAX_LOG_VALUE_LENGTH + 1],
+        candidates={name[: MAX_LOG_VALUE_LENGTH + 1]: count for name, count in candidates},
+    )
+
+
+_writers: Final[set[_Writer]] = set()
+"""Those of this process that have not ended; a log may be gone before its lines are written."""
+
+
+def finish_all() -> None:
+    """Finish every log of the process, in half a second: at its end.
+
+    It comes before the last collection of the counters, so that they tell what was lost.
+    """
+    until = time.monotonic() + _FINISH_SECONDS
+    for writer in list(_writers):
+        writer.finish(max(0.0, until - time.monotonic()))
+
+
+def _finish_as_worker_ends(_: object) -> None:
+    multiprocessing.util.Finalize(None, finish_all, exitpriority=200)
+
+
+atexit.register(finish_all)
+# Workers of multiprocessing end without exit handlers, but run finalizers of its own.
+multiprocessing.util.register_after_fork(finish_all, _finish_as_worker_ends)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_writers.clear)
+
+
+class _Writer:
+    """The thread that makes lines of entries, and writes them."""
+
+    def __init__(
+        self, settings: Settings, totals: Totals, warner: Warner, output: Output | None
+    ) -> None:
+        self.queue: SimpleQueue[Entry | threading.Event | None] = SimpleQueue()
+        self._settings = settings
+        self._totals = totals
+        self._warner = warner
+        self._output = output
+        self._formatter = JsonFormatter(
+            "%(levelname)s %(name)s",
+            rename_fields={"levelname": "level", "name": "logger"},
+            json_serializer=partial(json.dumps, allow_nan=False),
+            json_encoder=json.JSONEncoder,
+        )
+        self._in_hand = 0
+        """Lines that the thread has taken from the queue and neither written nor lost."""
+        threading.Thread(target=self._run, name="otel-personalization-log", daemon=True).start()
+        _writers.add(self)
+
+    def stop(self) -> None:
+        """Write what was handed over, then end."""
+        self.queue.put(None)
+
+    def flush(self, timeout: float) -> bool:
+        """See `DecisionLog.flush`."""
+        done = threading.Event()
+        self.queue.put(done)
+        return done.wait(timeout)
+
+    def finish(self, timeout: float) -> bool:
+        """See `DecisionLog.finish`."""
+        lost = 0 if self.flush(timeout) else self._give_up()
+        if self._output is not None:
+            lost += self._output.forget()
+        if lost:
+            self._totals.add_dropped_log_records(lost)
+            self._warner.warn_aside(
+                "finish", "Log lines were lost: %s did not take them in time.", self._settings.log
+            )
+        return not lost
+
+    def _give_up(self) -> int:
+        """Take back what was not written yet; says how many lines that is."""
+        lines = self._in_hand
+        with suppress(Empty):
+            while True:
+                item = self.queue.get_nowait()
+                if isinstance(item, Entry):
+                    lines += item.lines
+        return lines
+
+    def _run(self) -> None:
+        while True:
+            item = self.queue.get()
+            if isinstance(item, Entry):
+                time.sleep(_GATHER_SECONDS)
+            lines: list[bytes] = []
+            size = 0
+            with suppress(Empty):
+                while isinstance(item, Entry):
+                    self._in_hand += item.lines
+                    for line in self._lines(item):
+                        if size + len(line) > MAX_WRITE_BYTES:
+                            self._write(lines)
+                            lines, size = [], 0
+                        lines.append(line)
+                        size += len(line)
+                    item = self.queue.get_nowait()
+            self._write(lines)
+            if item is None:
+                _writers.discard(self)
+                return
+            if isinstance(item, threading.Event):
+                item.set()
+
+    def _lines(self, entry: Entry) -> Iterator[bytes]:
+        for fields in _fields(entry, self._settings.log_sample, self._settings.log_user_hash):
+            try:
+                record = _line_logger.makeRecord(
+                    DECISION_LOGGER, logging.INFO, "", 0, fields, (), None
+                )
+                record.created = entry.time_ns / 1e9
+                line = self._formatter.format(record)
+                if len(line) >= MAX_LOG_LINE_BYTES:
+                    _cut(fields, _TIGHT_LENGTH, _TIGHT_SOURCES)
+                    line = self._formatter.format(record)
+                if self._settings.log_propagate:
+                    # A host that configures logging switches off the loggers that it does not name.
+                    _line_logger.disabled = False
+                    _line_logger.handle(record)
+            except Exception as error:
+                self._totals.add_internal_error(InternalErrorKind.LOG)
+                self._lose(1, error)
+                self._in_hand -= 1
+                continue
+            if self._output is None:
+                self._in_hand -= 1
+            else:
+                yield line.encode() + b"\n"
+
+    def _write(self, lines: list[bytes]) -> None:
+        if lines and self._output is not None:
+            self._lose(*self._output.write(lines))
+            self._in_hand -= len(lines)
+
+    def _lose(self, lines: int, error: Exception | None) -> None:
+        if lines:
+            self._totals.add_dropped_log_records(lines)
+        if error is not None:
+            self._warner.warn("write", "Log lines were lost: %s: %r.", self._settings.log, error)
+
+
+# --- the fields of a line ---------------------------------------------------------------------
+
+
+def _fields(entry: Entry, sample_rate: float, with_user_hash: bool) -> Iterator[dict[str, Any]]:
+    """The fields of each line of an entry."""
+    _, decision, identity, span, sources = entry
+    seconds, nanoseconds = divmod(entry.time_ns, 1_000_000_000)
+    made = datetime.fromtimestamp(seconds, timezone.utc).replace(microsecond=nanoseconds // 1000)
+    about = {
+        "timestamp": _instant(made),
+        "event": DECISION_EVENT,
+        "schema_version": LOG_SCHEMA_VERSION,
+        "namespace": decision.namespace,
+        "surface": decision.surface,
+        "decision_id": identity.decision_id,
+        "k": identity.k,
+        "sample_rate": sample_rate,
+        "trace_id": tracing.format_trace_id(span.trace_id) if span.is_valid else None,
+        "span_id": tracing.format_span_id(span.span_id) if span.is_valid else None,
+    }
+    of_decision = about | {
+        "decision_ts": _instant(instant_of(identity.timestamp)),
+        "request_id": identity.request_id,
+        "served_items_count": decision.served_items,
+        "personalized_items_count": decision.personalized_items,
+        "reason_items_count": decision.reason_items,
+        "reason_requested_items_count": decision.reason_requested_items,
+        "cold_start_items_count": decision.cold_start_items,
+        "candidate_sources": decision.candidates,
+        "experiment": identity.experiment,
+        "variant": identity.variant,
+    }
+    if with_user_hash:
+        of_decision["user_hash"] = identity.user_hash
+    _cut(of_decision, MAX_LOG_VALUE_LENGTH, MAX_LOGGED_SOURCES)
+    yield of_decision
+    for timing in sources:
+        of_source = about | {
+            "event": SOURCE_EVENT,
+            "source": timing.source,
+            "count": timing.candidates,
+            "duration_ms": timing.duration_ms,
+        }
+        _cut(of_source, MAX_LOG_VALUE_LENGTH, 0)
+        yield of_source
+
+
+def _instant(instant: datetime | None) -> str | None:
+    if instant is None:
+        return None
+    return instant.astimezone(timezone.utc).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _cut(fields: dict[str, Any], length: int, sources: int) -> None:
+    """Cut what is too long, say so in ``cut``, and make the rest text that UTF-8 can carry."""
+    cut = set(fields.get("cut", ()))
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = _carried(value, length)
+            if len(value) > length:
+                cut.add(name)
+        elif isinstance(value, dict):
+            fields[name] = {
+                _carried(source, length): count for source, count in islice(value.items(), sources)
+            }
+            if len(fields[name]) < len(value) or any(len(source) > length for source in value):
+                cut.add(name)
+    if cut:
+        fields["cut"] = sorted(cut)
+
+
+def _carried(text: str, length: int) -> str:
+    if len(text) > length:
+        text = text[: length - len(_CUT_MARK)] + _CUT_MARK
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

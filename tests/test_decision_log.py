@@ -1,0 +1,547 @@
+"""The lines: as the contract has them, whole, bounded; what is lost is counted."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import logging
+import logging.config
+import math
+import os
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from otel_personalization import PersonalizationHook, decision_log
+from otel_personalization.conventions import (
+    DECISION_COUNTERS,
+    DECISION_LOG_FIELDS,
+    DECISION_LOGGER,
+    DROPPED_LOG_RECORDS,
+    INTERNAL_ERRORS,
+    MAX_LOG_LINE_BYTES,
+    SOURCE_LOG_FIELDS,
+)
+from tests.conftest import cells_of, decisions_of, read_lines, run_program
+
+TRACE: dict[str, Any] = {
+    "decision_id": "6fe36cc8-4324-4f02-8736-6654ec16dff0",
+    "request_id": "req-1",
+    "namespace": "Shop_EU",
+    "surface": " HOME ",
+    "ts": "2026-11-21T01:02:03.12+02:00",
+    "k": 5,
+    "user_hash": "ab" * 32,
+    "bandit": {"experiment": "blend", "variant": "control"},
+    "final_items": [
+        {"item_id": "a", "reasons": ["cold_start"]},
+        {"item_id": "b", "reasons": ["personalization"]},
+    ],
+    "extras": {
+        "personalized_items": ["b", "never served"],
+        "candidate_sources": {
+            "popularity": {"count": 7, "duration_ms": 1.5},
+            "collaborative": {"count": 0, "duration_ms": float("nan")},
+            "merged": {"count": 7, "duration_ms": 2},
+        },
+        "experiment_variant": "bold",
+    },
+}
+
+
+def hook_to(path: Path | str, **settings: Any) -> PersonalizationHook:
+    return PersonalizationHook(meter_provider=NoOpMeterProvider(), log=path, **settings)
+
+
+def lines_of(*traces: Any, path: Path, **settings: Any) -> list[dict[str, Any]]:
+    """The lines of traces."""
+    hook = hook_to(path, **settings)
+    before = len(read_lines(path))
+    for trace in traces:
+        hook.record(trace)
+    hook.flush()
+    return read_lines(path)[before:]
+
+
+def dropped(hook: PersonalizationHook) -> int:
+    return hook.totals.snapshot()[(DROPPED_LOG_RECORDS,)][()][0]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "decisions.ndjson"
+
+
+# --- what a line says -------------------------------------------------------------------------
+
+
+def test_a_line_is_as_the_contract_has_it(path):
+    (line,) = lines_of(copy.deepcopy(TRACE), path=path)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line.pop("timestamp"))
+    assert line == {
+        "level": "INFO",
+        "logger": "otel_personalization.decisions",
+        "event": "personalization.decision",
+        "schema_version": 1,
+        "namespace": "shop_eu",
+        "surface": "home",
+        "decision_id": "6fe36cc8-4324-4f02-8736-6654ec16dff0",
+        "request_id": "req-1",
+        "decision_ts": "2026-11-20T23:02:03.120000Z",
+        "k": 5,
+        "served_items_count": 2,
+        "personalized_items_count": 1,
+        "reason_items_count": 2,
+        "reason_requested_items_count": 2,
+        "cold_start_items_count": 1,
+        "candidate_sources": {"popularity": 7, "collaborative": 0},
+        "experiment": "blend",
+        "variant": "bold",
+        "sample_rate": 1.0,
+        "trace_id": None,
+        "span_id": None,
+    }
+
+
+def test_every_line_has_the_fields_that_are_documented(path):
+    decision, *sources = lines_of(copy.deepcopy(TRACE), {}, path=path, log_sources=True)[:4]
+    assert set(decision) == {field.name for field in DECISION_LOG_FIELDS}
+    for source in sources:
+        assert set(source) == {field.name for field in SOURCE_LOG_FIELDS}
+
+
+def test_the_user_is_in_a_line_only_where_asked_for(path):
+    (line,) = lines_of(TRACE, path=path, log_user_hash=True)
+    assert line["user_hash"] == "ab" * 32
+    assert "user_hash" not in lines_of(TRACE, path=path)[0]
+
+
+def test_each_source_and_stage_has_a_line_where_asked_for(path):
+    _, *lines = lines_of(copy.deepcopy(TRACE), path=path, log_sources=True)
+    assert [(line["source"], line["count"], line["duration_ms"]) for line in lines] == [
+        ("popularity", 7, 1.5),
+        ("collaborative", 0, None),
+        ("merged", 7, 2.0),
+    ]
+    for line in lines:
+        assert line["event"] == "candidate_source_metrics"
+        assert (line["namespace"], line["surface"], line["k"]) == ("shop_eu", "home", 5)
+        assert line["decision_id"] == TRACE["decision_id"]
+
+
+def test_a_line_names_the_active_span(path):
+    hook = hook_to(path)
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    with tracer.start_as_current_span("rank") as span:
+        hook.record(dict(TRACE))
+    hook.flush()
+    context = span.get_span_context()
+    (line,) = read_lines(path)
+    assert line["trace_id"] == f"{context.trace_id:032x}"
+    assert line["span_id"] == f"{context.span_id:016x}"
+
+
+@pytest.mark.parametrize(
+    ("extras", "bandit", "expected"),
+    [
+        ({"bandit_experiment": "x"}, {"experiment": "y"}, ("x", None)),
+        ({"bandit_experiment": None}, {"experiment": "y"}, ("y", None)),
+        (
+            {"experiment_variant": "a", "bandit_variant": "b"},
+            {"variant": "c"},
+            (None, "a"),
+        ),
+        ({"bandit_variant": "b"}, {"variant": "c"}, (None, "b")),
+        ({"bandit_variant": ["b"]}, {"variant": "c"}, (None, "c")),
+        ([], "odd", (None, None)),
+    ],
+)
+def test_experiment_and_variant_are_the_first_that_is_there(extras, bandit, expected, path):
+    (line,) = lines_of({"extras": extras, "bandit": bandit}, path=path)
+    assert (line["experiment"], line["variant"]) == expected
+
+
+def test_a_trace_may_be_an_object(path):
+    class Trace:
+        decision_id = UUID(int=7)
+        request_id = 12
+        k = True
+        ts = object()
+        final_items = ()
+        bandit = type("Bandit", (), {"experiment": "x"})()
+
+        @property
+        def user_hash(self):
+            raise KeyError
+
+    (line,) = lines_of(Trace(), path=path, log_user_hash=True)
+    assert line["decision_id"] == "00000000-0000-0000-0000-000000000007"
+    assert (line["request_id"], line["experiment"]) == ("12", "x")
+    assert [line[name] for name in ("k", "decision_ts", "user_hash")] == [None, None, None]
+
+
+def test_a_line_is_of_the_trace_as_it_was_when_it_was_counted(path):
+    hook = hook_to(path)
+    trace = copy.deepcopy(TRACE)
+    hook.record(trace)
+    trace["decision_id"] = "another"
+    trace["final_items"].clear()
+    trace["extras"]["candidate_sources"]["popularity"]["count"] = 100
+    trace["extras"]["candidate_sources"].clear()
+    hook.flush()
+    (line,) = read_lines(path)
+    assert line["decision_id"] == TRACE["decision_id"]
+    assert line["candidate_sources"] == {"popularity": 7, "collaborative": 0}
+
+
+def test_what_is_stamped_before_the_call_is_logged_when_it_has_succeeded(path):
+    hook = hook_to(path)
+
+    @hook.finalizer(trace="argument:decision", when="before")
+    def store(decision, fail=False):
+        if fail:
+            raise KeyError
+        decision.clear()
+
+    with pytest.raises(KeyError):
+        store(copy.deepcopy(TRACE), fail=True)
+    store(copy.deepcopy(TRACE))
+    hook.flush()
+    assert [line["served_items_count"] for line in read_lines(path)] == [2]
+
+
+def test_the_sums_over_the_lines_are_the_counters(path, traces):
+    hook = hook_to(path)
+
+    @hook.finalizer()
+    def finalize(trace):
+        return trace
+
+    for trace in traces:
+        finalize(copy.deepcopy(trace))
+        hook.record([trace])  # malformed: no line
+    hook.finish()
+    assert dropped(hook) == 0
+    sums = cells_of(
+        (
+            {
+                "namespace": line["namespace"],
+                "surface": line["surface"],
+                "decisions": 1,
+                "empty_decisions": int(not line["served_items_count"]),
+                "served_items_squared": line["served_items_count"] ** 2,
+            }
+            | {
+                counter.field: line[f"{counter.field}_count"]
+                for counter in DECISION_COUNTERS
+                if f"{counter.field}_count" in line
+            }
+            for line in read_lines(path)
+        ),
+        "namespace",
+        "surface",
+    )
+    assert sums == decisions_of(hook.totals.snapshot())
+
+
+# --- every line is one line, JSON, and bounded ------------------------------------------------
+
+odd_text = st.text(
+    st.characters(codec=None, categories=None)
+    | st.sampled_from("\u2028\u2029\x85\x00\x1b\ud800\udfff\n"),
+    max_size=40,
+).flatmap(lambda text: st.sampled_from([1, 1, 7, 3000]).map(lambda times: text * times))
+odd = (
+    odd_text
+    | st.none()
+    | st.booleans()
+    | st.floats()
+    | st.sampled_from([2**70, -1, 10**5000, [], {}, UUID(int=1), object()])
+)
+odd_sources = st.dictionaries(
+    odd_text, st.fixed_dictionaries({"count": odd | st.integers(), "duration_ms": odd}), max_size=50
+)
+
+
+@given(
+    trace=st.fixed_dictionaries(
+        {
+            "extras": st.fixed_dictionaries(
+                {"candidate_sources": odd_sources, "bandit_experiment": odd, "bandit_variant": odd}
+            )
+        },
+        optional=dict.fromkeys(
+            (
+                *("decision_id", "request_id", "ts", "k", "namespace", "surface"),
+                *("user_hash", "bandit"),
+            ),
+            odd,
+        ),
+    )
+)
+def test_a_line_is_one_line_of_strict_json_under_16_kib(trace, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "odd.ndjson"
+    path.unlink(missing_ok=True)
+    hook = hook_to(path, log_sources=True, log_user_hash=True)
+    hook.record(trace)
+    hook.flush()
+    assert hook.totals.snapshot()[(INTERNAL_ERRORS,)][("log",)] == (0,)
+    assert dropped(hook) == 0
+    text = path.read_bytes()
+    lines = text.decode("ascii").splitlines()
+    assert len(lines) == text.count(b"\n") >= 1
+    for line in lines:
+        assert len(line) < MAX_LOG_LINE_BYTES
+        parsed = json.loads(line, parse_constant=pytest.fail)
+        assert json.dumps(parsed, ensure_ascii=False).encode()  # no lone surrogate
+
+
+def test_a_value_that_is_cut_says_so(path):
+    trace = {
+        "decision_id": "i" * 1000,
+        "request_id": "r" * 256,
+        "surface": "ß" * 300,
+        "extras": {"candidate_sources": {f"source_{n}": {"count": 1} for n in range(50)}},
+    }
+    (line,) = lines_of(trace, path=path)
+    assert line["cut"] == ["candidate_sources", "decision_id", "surface"]
+    assert line["decision_id"] == "i" * 255 + "…"
+    assert line["request_id"] == "r" * 256
+    assert len(line["candidate_sources"]) == 32
+
+
+def test_a_line_that_would_be_too_long_is_cut_more(path):
+    face = "\N{GRINNING FACE}"
+    trace = {
+        **dict.fromkeys(("decision_id", "request_id", "surface", "namespace"), face * 256),
+        "extras": {"candidate_sources": {f"{n}{face * 100}": {"count": n} for n in range(32)}},
+    }
+    (line,) = lines_of(trace, path=path)
+    assert len(path.read_bytes()) < MAX_LOG_LINE_BYTES
+    assert line["cut"] == ["candidate_sources", "decision_id", "namespace", "request_id", "surface"]
+    assert line["decision_id"] == face * 31 + "…"
+    assert len(line["candidate_sources"]) == 16
+
+
+# --- sampling ---------------------------------------------------------------------------------
+
+
+def test_a_sample_is_of_whole_decisions_and_agrees_within_binomial_error(path):
+    rate, decisions, items = 0.25, 4000, 3
+    hook = hook_to(path, log_sample=rate, log_sources=True)
+    sources = {"popularity": {"count": 1}, "merged": {"count": 1}}
+    for n in range(decisions):
+        trace = {"decision_id": f"decision-{n}", "final_items": [{"item_id": "a"}] * items}
+        hook.record({**trace, "extras": {"candidate_sources": sources}})
+        if n % 500 == 499:
+            hook.flush()
+    lines = read_lines(path)
+    logged = [line for line in lines if line["event"] == "personalization.decision"]
+    assert len(lines) == 3 * len(logged)
+    assert {line["sample_rate"] for line in lines} == {rate}
+    error = math.sqrt(decisions * rate * (1 - rate))
+    assert abs(len(logged) - decisions * rate) < 5 * error
+    served = sum(line["served_items_count"] for line in logged) / rate
+    assert abs(served - decisions * items) < 5 * error * items / rate
+    assert dropped(hook) == 0  # what is not sampled is not lost
+
+
+def test_a_retry_is_sampled_as_the_first_try_was(tmp_path):
+    traces = [{"decision_id": f"{n}"} for n in range(200)]
+    found = [
+        [line["decision_id"] for line in lines_of(*traces, path=tmp_path / name, log_sample=0.5)]
+        for name in ("first.ndjson", "second.ndjson")
+    ]
+    assert found[0] == found[1]
+    assert 50 < len(found[0]) < 150
+    # And in another process, whose hash() is another.
+    done = run_program("logs", "sampled", str(tmp_path / "third.ndjson"), PYTHONHASHSEED="7")
+    assert done["ids"] == found[0]
+
+
+def test_decisions_without_an_id_are_sampled_by_chance(path):
+    assert 50 < len(lines_of(*[{}] * 400, path=path, log_sample=0.5)) < 350
+
+
+# --- the host's own logging -------------------------------------------------------------------
+
+
+class Listening(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def root_handler():
+    handler = Listening()
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
+def test_lines_stay_off_the_hosts_loggers(path, root_handler):
+    assert len(lines_of(TRACE, path=path)) == 1
+    assert root_handler.records == []
+
+
+def test_lines_reach_the_hosts_handlers_where_asked_for(path, root_handler):
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+    try:
+        hook = hook_to("none", log_propagate=True)
+        hook.record(dict(TRACE))
+        hook.flush()
+    finally:
+        for logger in logging.Logger.manager.loggerDict.values():
+            if isinstance(logger, logging.Logger):
+                logger.disabled = False
+    (record,) = root_handler.records
+    assert (record.name, record.levelno) == (DECISION_LOGGER, logging.INFO)
+    assert isinstance(record.msg, dict)
+    assert record.msg["served_items_count"] == 2
+
+
+def test_a_handler_that_raises_loses_a_line_and_no_more(path, caplog, root_handler):
+    def fail(record):
+        if isinstance(record.msg, dict):
+            raise KeyError("host")
+
+    root_handler.emit = fail
+    hook = hook_to(path, log_propagate=True)
+    for _ in range(3):
+        hook.record(dict(TRACE))
+    hook.flush()
+    assert dropped(hook) == 3
+    assert hook.totals.snapshot()[(INTERNAL_ERRORS,)][("log",)] == (3,)
+
+
+# --- what is lost is counted ------------------------------------------------------------------
+
+
+class Stalled:
+    """A pipe that nobody reads, until somebody does."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self._reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def lines(self, count: int) -> list[Any]:
+        """Reads so many lines."""
+        os.set_blocking(self._reading, True)
+        with os.fdopen(self._reading, "rb") as stream:
+            return [json.loads(stream.readline()) for _ in range(count)]
+
+
+def test_a_full_queue_drops_counts_and_warns_once(path, caplog, monkeypatch):
+    monkeypatch.setattr(decision_log, "MAX_QUEUED_LOG_RECORDS", 100)
+    pipe = Stalled(path)
+    hook = hook_to(path)
+    decisions = 2000  # a pipe takes 64 KiB, the writer holds a hundred, the queue another
+    for _ in range(decisions):
+        hook.record(dict(TRACE))
+    lost = dropped(hook)
+    assert 0 < lost < decisions
+    assert hook._log is not None
+    assert hook._log._writer.queue.qsize() <= 100
+    lines = pipe.lines(decisions - lost)  # they are all there
+    assert len(lines) == decisions - lost
+    hook.flush()
+    assert dropped(hook) == lost
+    wait_for(lambda: "Log lines are dropped" in caplog.text)
+    assert caplog.text.count("Log lines are dropped") == 1
+
+
+def test_what_is_not_written_by_the_end_is_counted(path):
+    pipe = Stalled(path)
+    hook = hook_to(path)
+    decisions = 1000
+    for _ in range(decisions):
+        hook.record(dict(TRACE))
+    assert not hook.finish(0.3)
+    lost = dropped(hook)
+    assert 0 < lost < decisions
+    assert len(pipe.lines(decisions - lost)) == decisions - lost
+
+
+def test_a_full_disk_loses_lines_and_counts_them(caplog):
+    hook = hook_to("/dev/full")
+    for _ in range(500):
+        hook.record(dict(TRACE))
+    hook.flush()
+    assert dropped(hook) == 500
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_the_lines_of_sources_are_counted_when_they_are_lost():
+    hook = hook_to("/dev/full", log_sources=True)
+    hook.record(copy.deepcopy(TRACE))
+    hook.flush()
+    assert dropped(hook) == 4
+
+
+def test_an_error_of_ours_is_counted_and_hurts_nobody(path, monkeypatch):
+    hook = hook_to(path)
+    monkeypatch.setattr(decision_log, "read_identity", lambda _: 1 / 0)
+    hook.record(dict(TRACE))
+    assert hook.totals.snapshot()[(INTERNAL_ERRORS,)][("log",)] == (1,)
+    assert dropped(hook) == 1
+    assert decisions_of(hook.totals.snapshot())["shop_eu", "home"]["decisions"] == 1
+
+
+# --- processes --------------------------------------------------------------------------------
+
+
+def test_a_fork_repeats_no_line_and_loses_none(path):
+    """Parent and children, forked while lines wait, while others are written."""
+    done = run_program("logs", "forks", str(path), timeout=120)
+    ids = [line["decision_id"] for line in read_lines(path)]
+    assert sorted(ids) == sorted(done["ids"])
+
+
+@pytest.mark.parametrize("end", ["exit", "multiprocessing"])
+def test_a_process_that_ends_writes_its_lines(path, end):
+    done = run_program("logs", end, str(path))
+    assert [line["decision_id"] for line in read_lines(path)] == done["ids"]
+
+
+def test_a_stalled_reader_does_not_hold_up_the_exit(path):
+    pipe = Stalled(path)
+    began = time.monotonic()
+    done = run_program("logs", "exit", str(path))
+    assert time.monotonic() - began < 5  # what is promised, Python's start included
+    assert "Log lines were lost" in done["stderr"]
+    assert len(pipe.lines(50)) == 50  # what the pipe held
+
+
+def test_a_hook_that_is_gone_leaves_no_thread(path):
+    def writers() -> int:
+        gc.collect()
+        return sum(thread.name == "otel-personalization-log" for thread in threading.enumerate())
+
+    before = writers()
+    hook = hook_to(path)
+    assert writers() == before + 1
+    hook.record(dict(TRACE))
+    del hook
+    wait_for(lambda: writers() <= before)
+    assert len(read_lines(path)) == 1  # written before it ended
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.01)
