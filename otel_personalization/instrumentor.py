@@ -16,11 +16,11 @@ import wrapt
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.metrics import MeterProvider
+from opentelemetry.metrics import MeterProvider, get_meter_provider
 
 from otel_personalization.conventions import ENVIRONMENT_PREFIX, InternalErrorKind
 from otel_personalization.hook import PersonalizationHook
-from otel_personalization.metrics import instruments_of
+from otel_personalization.metrics import instruments_of, is_of_an_sdk
 from otel_personalization.settings import SELF, Locate, Settings, resolve
 from otel_personalization.wrapping import Finalizer, FinalizerWrapper, NotWrappableError
 
@@ -79,7 +79,14 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
 
     def instrument(self, **kwargs: Any) -> None:
         """Wrap the targets. The keywords are those of the class."""
+        is_zero_code = "skip_dep_check" in kwargs  # opentelemetry-instrument says so, nobody else
         super().instrument(**kwargs)
+        if is_zero_code and self._hook is not None and not is_of_an_sdk(get_meter_provider()):
+            _logger.warning(
+                "Personalisation is instrumented, but its counters go nowhere: no OpenTelemetry "
+                'SDK is set up. pip install "otel-personalization[otlp]" brings one, with the distro '
+                "that sets it up."
+            )
         # Zero-code set-up without a target leaves the service free to instrument itself.
         self._is_instrumented_by_opentelemetry = self._hook is not None
 

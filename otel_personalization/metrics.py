@@ -67,6 +67,14 @@ class ExactProvider(Protocol):
         """Collect once, and export that."""
 
 
+def is_of_an_sdk(provider: MeterProvider) -> bool:
+    """Whether a provider can export, or is the API's stand-in for one that is set later, or never.
+
+    The API has no method for it; every SDK's provider has this one.
+    """
+    return hasattr(provider, "force_flush")
+
+
 def instruments_of(meter_provider: MeterProvider | None = None) -> Instruments:
     """The instruments of a provider, made on the first call.
 
@@ -109,7 +117,7 @@ class Instruments:
         self._flusher: _Flusher | None = None
         self._exiting = False
         # Until a provider is set, the global one is a proxy of the API.
-        self._is_proxy = provider is get_meter_provider() and not hasattr(provider, "force_flush")
+        self._is_proxy = provider is get_meter_provider() and not is_of_an_sdk(provider)
         self._belongs_to(provider)
         self._start_from_nothing()
         call_in_children(self._after_fork_in_child)

@@ -29,7 +29,7 @@ from typing import Any, Final
 from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_meter_provider
 
 from otel_personalization.forks import call_in_children
-from otel_personalization.metrics import instruments_of
+from otel_personalization.metrics import instruments_of, is_of_an_sdk
 
 try:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
@@ -86,7 +86,7 @@ def configure(
         RuntimeError: a global MeterProvider has been set already.
         ValueError: the endpoint is no URL, the protocol is unknown, or a time is not positive.
     """
-    if set_global and hasattr(get_meter_provider(), "force_flush"):
+    if set_global and is_of_an_sdk(get_meter_provider()):
         raise RuntimeError(
             "a global MeterProvider is set already. Either drop this call: the instrumentor uses "
             "the provider that is there; or call configure(..., set_global=False) and pass what it "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import venv
@@ -50,9 +51,10 @@ def python(tmp_path_factory):
     return python
 
 
-def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(python: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(python), *arguments],
+        env=os.environ | variables,
         cwd=python.parent,  # not the checkout, which would be imported in its place
         capture_output=True,
         text=True,
@@ -73,6 +75,21 @@ def test_a_service_without_the_sdk_stamps_and_counts(python):
         'exporter: pip install "otel-personalization[otlp]"',
     }
     assert done.stderr == ""
+
+
+def test_zero_code_without_an_sdk_says_that_counters_go_nowhere(python, tmp_path):
+    (tmp_path / "tracing.py").write_text("def finalize():\n    return {'final_items': []}\n")
+    done = run(
+        python,
+        str(python.parent / "opentelemetry-instrument"),
+        *(str(python), "-c", "import tracing; print(tracing.finalize()['extras'])"),
+        OTEL_PERSONALIZATION_TARGET="tracing:finalize",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "{'personalized_items_count': 0, 'reason_items_count': 0}\n"
+    assert done.stderr.count("its counters go nowhere: no OpenTelemetry SDK is set up") == 1
+    assert 'pip install "otel-personalization[otlp]"' in done.stderr
 
 
 def test_the_command_says_how_to_get_what_it_needs(python):
