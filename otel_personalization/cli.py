@@ -1,4 +1,4 @@
-"""The command line: ``otel-personalization replay FILE...``."""
+"""The command line: ``otel-personalization replay FILE...``, ``otel-personalization doctor``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from rich.text import Text
 
 from otel_personalization import replay as replaying
 from otel_personalization.conventions import COLLABORATIVE_SOURCE
+from otel_personalization.doctor import Level, examine
 from otel_personalization.hook import PersonalizationHook
 from otel_personalization.settings import NONE, SettingsError
 from otel_personalization.version import __version__
@@ -143,6 +144,41 @@ def replay(
         raise typer.Exit(NO_TRACES)
     if report.problems:
         raise typer.Exit(SOME_NOT_COUNTED)
+
+
+@app.command()
+def doctor(
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Finaliser to look at; else OTEL_PERSONALIZATION_TARGET. Its module is imported.",
+        ),
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option(help="Where its trace is: result, self or argument:NAME.")
+    ] = None,
+    when: Annotated[str | None, typer.Option(help="after or before the call.")] = None,
+    send: Annotated[
+        bool, typer.Option("--send", help="Send one decision, and say what became of it.")
+    ] = False,
+) -> None:
+    r"""Check a set-up, where the service runs: what is wrong, and what to do.
+
+    \b
+    Exit codes:
+      0  no problem was found
+      1  there is a problem
+    """
+    sys.path.insert(0, str(Path.cwd()))  # as servers do
+    given = {"target": target, "trace": trace, "when": when}
+    worst = 0
+    for finding in examine(given, send=send):
+        typer.echo(f"{finding.level.value:8} {finding.what}")
+        if finding.remedy:
+            typer.echo(f"{'':8} -> {finding.remedy}")
+        worst = max(worst, FAILED if finding.level is Level.PROBLEM else 0)
+    raise typer.Exit(worst)
 
 
 def _fail(message: str) -> NoReturn:

@@ -33,6 +33,8 @@ FORKED_PROCESS: Final = "otel_personalization.forked_process_id"
 
 UNKNOWN_NAMESPACE: Final = "unknown"
 DEFAULT_SURFACE: Final = "default"
+DOCTOR_NAMESPACE: Final = "otel_personalization_doctor"
+"""Of decisions that ``otel-personalization doctor`` sends: rules, views and panels leave it out."""
 FOLDED: Final = "other"
 """Label value of whatever came past a bound on the number of labels."""
 

@@ -60,7 +60,7 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
     """
 
     _hook: PersonalizationHook | None = None
-    _patches: list[_Patch]
+    _patches: list[Patch]
 
     @property
     def hook(self) -> PersonalizationHook:
@@ -84,8 +84,8 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
         if is_zero_code and self._hook is not None and not is_of_an_sdk(get_meter_provider()):
             _logger.warning(
                 "Personalisation is instrumented, but its counters go nowhere: no OpenTelemetry "
-                'SDK is set up. pip install "otel-personalization[otlp]" brings one, with the distro '
-                "that sets it up."
+                'SDK is set up. pip install "otel-personalization[otlp]" brings one, with the '
+                "distro that sets it up."
             )
         # Zero-code set-up without a target leaves the service free to instrument itself.
         self._is_instrumented_by_opentelemetry = self._hook is not None
@@ -132,7 +132,7 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
         module_name = target.partition(":")[0]
         patches = self._patches
         if module_name in sys.modules:
-            patches.append(_patch(sys.modules[module_name], target, settings, hook))
+            patches.append(patch_target(sys.modules[module_name], target, settings, hook))
             return
 
         def patch_imported(module: ModuleType) -> None:
@@ -140,14 +140,14 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
                 return  # uninstrumented meanwhile
             # An exception here would reach whoever imports the module.
             try:
-                patches.append(_patch(module, target, settings, hook))
+                patches.append(patch_target(module, target, settings, hook))
             except Exception as error:
                 _report_unraised(error, hook=hook)
 
         wrapt.register_post_import_hook(patch_imported, module_name)
         self._expect_module(module_name, patches)
 
-    def _expect_module(self, name: str, patches: list[_Patch]) -> None:
+    def _expect_module(self, name: str, patches: list[Patch]) -> None:
         """Warn as soon as it is certain that there is no such module: a misspelt one."""
         package = name.rpartition(".")[0]
         if package and package not in sys.modules:
@@ -173,7 +173,7 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
 
 
 @dataclass
-class _Patch:
+class Patch:
     """A wrapper that was put in the place of a function."""
 
     owner: Any
@@ -194,10 +194,10 @@ class _Patch:
             setattr(self.owner, self.name, self.original)
 
 
-def _patch(
+def patch_target(
     module: ModuleType, target: str, settings: Settings, hook: PersonalizationHook
-) -> _Patch:
-    """Wrap a target.
+) -> Patch:
+    """Wrap a target of a module.
 
     Raises:
         TargetError: it is not there, or cannot be wrapped.
@@ -218,7 +218,7 @@ def _patch(
     try:
         finalizer = Finalizer(function, hook, settings.trace, settings.when)
         wrapper = FinalizerWrapper(function, finalizer)
-        patch = _Patch(owner, name, vars(owner).get(name, _INHERITED), wrapper, finalizer)
+        patch = Patch(owner, name, vars(owner).get(name, _INHERITED), wrapper, finalizer)
         setattr(owner, name, wrapper)
     except (NotWrappableError, TypeError, AttributeError) as error:  # or an owner that is fixed
         raise TargetError(f"{target!r} cannot be wrapped: {error}") from None

@@ -155,6 +155,11 @@ class Pipeline(MeterProvider):
         self._sdk_provider()
         atexit.register(self._at_exit)
 
+    @property
+    def endpoint(self) -> str | None:
+        """The URL that it was given; None where the environment says it."""
+        return self._endpoint
+
     def get_meter(
         self,
         name: str,

@@ -1,0 +1,352 @@
+"""Checks a set-up: what a service would find if it started here and now.
+
+Each finding says what is so, and what to do where it should be otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import logging
+import os
+import platform
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from opentelemetry.metrics import NoOpMeterProvider, get_meter_provider
+
+from otel_personalization.conventions import DOCTOR_NAMESPACE, DROPPED_LOG_RECORDS
+from otel_personalization.hook import PersonalizationHook
+from otel_personalization.instrumentor import (
+    PersonalizationInstrumentor,
+    TargetError,
+    patch_target,
+)
+from otel_personalization.metrics import ExactProvider, is_of_an_sdk
+from otel_personalization.settings import (
+    AFTER,
+    NONE,
+    STDERR,
+    STDOUT,
+    Settings,
+    SettingsError,
+    resolve,
+)
+from otel_personalization.version import __version__
+from otel_personalization.wrapping import FinalizerWrapper
+
+_CONNECT_SECONDS: Final = 2.0
+_SEND_SECONDS: Final = 10.0
+
+_ENDPOINT_VARIABLES: Final = (
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
+
+
+class Level(str, Enum):
+    """How much a finding matters."""
+
+    FINE = "fine"
+    NOTE = "note"
+    """Worth knowing; the set-up may be right all the same."""
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    what: str
+    remedy: str = ""
+    """What to do; empty where nothing is."""
+
+
+def examine(settings_given: Mapping[str, Any], *, send: bool = False) -> Iterator[Finding]:
+    """Look at everything, in the order in which a service needs it.
+
+    Args:
+        settings_given: keywords of `settings.resolve`; the rest is taken from the environment.
+        send: whether to send one decision, of a namespace that no rule or panel shows.
+    """
+    yield from _versions()
+    try:
+        settings = resolve(**settings_given)
+    except SettingsError as error:
+        yield Finding(Level.PROBLEM, f"settings: {error}", "set it to one of these")
+        return
+    yield from _settings(settings)
+    yield from _targets(settings)
+    yield from _provider()
+    yield from _endpoint()
+    yield from _log(settings)
+    if send:
+        yield from _send(settings_given)
+
+
+# --- versions and settings --------------------------------------------------------------------
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _versions() -> Iterator[Finding]:
+    packages = ("opentelemetry-api", "opentelemetry-instrumentation", "wrapt", "python-json-logger")
+    listed = ", ".join(f"{package} {_version_of(package)}" for package in packages)
+    yield Finding(
+        Level.FINE,
+        f"otel-personalization {__version__} on Python {platform.python_version()}; {listed}",
+    )
+    sdk, api = _version_of("opentelemetry-sdk"), _version_of("opentelemetry-api")
+    install = 'pip install "otel-personalization[otlp]"'
+    if sdk is None:
+        yield Finding(
+            Level.PROBLEM, "no OpenTelemetry SDK is installed: counters go nowhere", install
+        )
+        return
+    if sdk != api:
+        yield Finding(
+            Level.PROBLEM,
+            f"opentelemetry-sdk is {sdk} and opentelemetry-api is {api}: they belong together",
+            f"pip install opentelemetry-sdk=={api}",
+        )
+    exporters = [
+        f"{package} {found}"
+        for package in (
+            "opentelemetry-exporter-otlp-proto-http",
+            "opentelemetry-exporter-otlp-proto-grpc",
+        )
+        if (found := _version_of(package))
+    ]
+    if exporters:
+        yield Finding(Level.FINE, f"opentelemetry-sdk {sdk}, {', '.join(exporters)}")
+    else:
+        yield Finding(Level.PROBLEM, "no OTLP exporter is installed", install)
+    if _version_of("opentelemetry-distro") is None:
+        yield Finding(
+            Level.NOTE,
+            "opentelemetry-distro is not installed: opentelemetry-instrument would set up no SDK",
+            f"{install}, or call pipeline.configure() in the service",
+        )
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    defaults = resolve(environment={})
+    changed = {
+        name: value for name, value in vars(settings).items() if value != getattr(defaults, name)
+    }
+    listed = ", ".join(f"{name}={_shown(value)}" for name, value in changed.items())
+    yield Finding(Level.FINE, f"settings: {listed or 'all as by default'}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, (tuple, frozenset)):
+        parts = ("/".join(part) if isinstance(part, tuple) else str(part) for part in value)
+        return ",".join(sorted(parts))
+    return str(value)
+
+
+# --- targets ----------------------------------------------------------------------------------
+
+
+def _targets(settings: Settings) -> Iterator[Finding]:
+    if not settings.target:
+        yield Finding(
+            Level.NOTE,
+            "no target is named",
+            "--target module:Class.method, or OTEL_PERSONALIZATION_TARGET; a service that calls a "
+            "hook itself needs none",
+        )
+    for target in settings.target:
+        module_name, _, path = target.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            yield Finding(
+                Level.PROBLEM,
+                f"target {target}: {module_name} cannot be imported: {error!r}",
+                f"run this where the service runs; {Path.cwd()} and PYTHONPATH were searched",
+            )
+            continue
+        hook = PersonalizationHook(
+            meter_provider=NoOpMeterProvider(), log=NONE, log_propagate=False
+        )
+        try:
+            patch_target(module, target, settings, hook).undo()
+        except TargetError as error:
+            yield Finding(
+                Level.PROBLEM, f"target: {error}", "name another, or say where its trace is"
+            )
+            continue
+        yield Finding(Level.FINE, f"target {target}: it is there and can be wrapped")
+        wrappers = list(_wrappers(module, path))
+        if wrappers:
+            yield Finding(
+                Level.FINE, f"target {target}: wrapped, from the outside, by {', '.join(wrappers)}"
+            )
+
+
+def _wrappers(module: Any, path: str) -> Iterator[str]:
+    """Who has wrapped a function, the outermost first."""
+    *containers, name = path.split(".")
+    owner = functools.reduce(getattr, containers, module)
+    function = inspect.getattr_static(owner, name)
+    if isinstance(function, (staticmethod, classmethod)):
+        function = function.__func__
+    while hasattr(function, "__wrapped__"):
+        if isinstance(function, FinalizerWrapper):
+            yield "otel-personalization"
+        elif isinstance(function, FunctionType):
+            yield str(function.__globals__.get("__name__"))
+        else:
+            wrapper = getattr(function, "_self_wrapper", type(function))
+            yield str(getattr(wrapper, "__module__", type(function).__module__))
+        function = function.__wrapped__
+
+
+# --- where counters and lines go --------------------------------------------------------------
+
+
+def _provider() -> Iterator[Finding]:
+    provider = get_meter_provider()
+    if PersonalizationInstrumentor().is_instrumented_by_opentelemetry:
+        yield Finding(Level.FINE, "this process is instrumented")
+    if not is_of_an_sdk(provider):
+        yield Finding(
+            Level.NOTE,
+            "no MeterProvider is set up in this process",
+            "the service has to do it: otel_personalization.pipeline.configure(), a set-up of its "
+            "own, or opentelemetry-instrument (to check that: opentelemetry-instrument "
+            "otel-personalization doctor)",
+        )
+        return
+    kind = f"{type(provider).__module__}.{type(provider).__qualname__}"
+    if isinstance(provider, ExactProvider):
+        yield Finding(Level.FINE, f"MeterProvider: {kind}; safe to be made before a fork")
+    else:
+        yield Finding(
+            Level.NOTE,
+            f"MeterProvider: {kind}; exact over forks, unless one hits an export",
+            "with preloading servers make it in each worker (gunicorn: post_fork), or use "
+            "otel_personalization.pipeline.configure",
+        )
+
+
+def _endpoint() -> Iterator[Finding]:
+    variable = next((name for name in _ENDPOINT_VARIABLES if os.environ.get(name)), None)
+    grpc = "grpc" in (
+        os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
+        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        or ""
+    )
+    default = "http://localhost:4317" if grpc else "http://localhost:4318"
+    provider: Any = get_meter_provider()
+    url = getattr(provider, "endpoint", None) or (os.environ[variable] if variable else default)
+    said = f"OTLP endpoint {url} ({variable or 'by default'})"
+    try:
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        with socket.create_connection(address, _CONNECT_SECONDS):
+            yield Finding(Level.FINE, f"{said}: it can be reached")
+    except (OSError, ValueError) as error:
+        yield Finding(
+            Level.PROBLEM,
+            f"{said}: it cannot be reached: {error}",
+            "start a Collector there, or set OTEL_EXPORTER_OTLP_ENDPOINT",
+        )
+
+
+def _log(settings: Settings) -> Iterator[Finding]:
+    if settings.log in (STDOUT, STDERR, NONE):
+        yield Finding(Level.FINE, f"log lines: {settings.log}")
+        return
+    path = Path(settings.log)
+    if os.access(path if path.exists() else path.parent, os.W_OK):
+        yield Finding(Level.FINE, f"log lines: {path}, which can be written")
+    else:
+        yield Finding(
+            Level.PROBLEM,
+            f"log lines: {path} cannot be written",
+            f"create {path.parent}, and let this user write there",
+        )
+
+
+# --- sending a decision -----------------------------------------------------------------------
+
+
+def _send(settings_given: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
+    except ImportError:
+        return  # said already
+    provider: Any = get_meter_provider()
+    own = None
+    if not isinstance(provider, pipeline.Pipeline):  # which says whether the backend took it
+        provider = own = pipeline.configure("otel-personalization-doctor", set_global=False)
+    of_hook = {
+        name: value
+        for name, value in settings_given.items()
+        if name not in ("target", "trace", "when")
+    }
+    hook = PersonalizationHook(meter_provider=provider, **of_hook)
+    with _said() as said:
+        hook.record(
+            {
+                "decision_id": f"doctor-{os.getpid()}",
+                "namespace": DOCTOR_NAMESPACE,
+                "surface": "doctor",
+                "final_items": [{"item_id": "1", "personalized": True}],
+            }
+        )
+        is_sent = hook.flush(_SEND_SECONDS)
+        if own is not None:
+            own.shutdown()
+    if is_sent:
+        yield Finding(
+            Level.FINE, f"a decision of namespace {DOCTOR_NAMESPACE} was sent and accepted"
+        )
+    else:
+        yield Finding(
+            Level.PROBLEM,
+            "a decision was sent and not accepted" + "".join(f": {line}" for line in said[:1]),
+            "look at the endpoint, its protocol (OTEL_EXPORTER_OTLP_PROTOCOL), headers and its log",
+        )
+    lost = hook.totals.snapshot()[(DROPPED_LOG_RECORDS,)][()][0]
+    log = resolve(**of_hook, when=AFTER).log
+    if lost:
+        yield Finding(Level.PROBLEM, f"its log line could not be written to {log}", "see above")
+    elif log != NONE:
+        yield Finding(Level.FINE, f"its log line was written to {log}")
+
+
+@contextmanager
+def _said() -> Iterator[list[str]]:
+    """What exporters log meanwhile, in place of it being shown."""
+    said: list[str] = []
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger, handler = logging.getLogger("opentelemetry"), Listening()
+    logger.addHandler(handler)
+    logger.propagate, propagate = False, logger.propagate
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate

@@ -1,0 +1,196 @@
+"""The doctor says what is wrong with a set-up, and what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import read_lines
+from tests.otlp_receiver import receiving
+
+TRACING = """
+import functools
+import wrapt
+
+def timed(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+@wrapt.decorator
+def counted(wrapped, instance, args, kwargs):
+    return wrapped(*args, **kwargs)
+
+class DecisionTracer:
+    def finalize(self, decision):
+        return decision
+
+    @counted
+    @timed
+    def wrapped(self):
+        return {}
+
+finalizers = 7
+"""
+INSTRUMENTED = """
+from otel_personalization import PersonalizationInstrumentor, pipeline
+pipeline.configure("ranking")
+PersonalizationInstrumentor().instrument(target="ranking.tracing:DecisionTracer.finalize")
+"""
+
+
+@pytest.fixture
+def doctor(tmp_path):
+    (tmp_path / "ranking").mkdir()
+    (tmp_path / "ranking" / "__init__.py").touch()
+    (tmp_path / "ranking" / "tracing.py").write_text(TRACING)
+    (tmp_path / "ranking" / "web.py").write_text(TRACING + INSTRUMENTED)
+    (tmp_path / "ranking" / "broken.py").write_text("import no_such_module")
+
+    def run(*arguments: str, zero_code: bool = False, **variables: str):
+        bin_folder = Path(sys.executable).parent
+        environment = {key: value for key, value in os.environ.items() if "OTEL_" not in key}
+        done = subprocess.run(
+            [
+                *([bin_folder / "opentelemetry-instrument"] if zero_code else []),
+                bin_folder / "otel-personalization",
+                "doctor",
+                *arguments,
+            ],
+            cwd=tmp_path,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+    return run
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
+
+
+def test_a_set_up_that_is_right_has_no_problem(doctor):
+    with receiving() as received:
+        code, out = doctor(
+            "--target",
+            "ranking.tracing:DecisionTracer.finalize",
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+        )
+    assert code == 0
+    assert "problem" not in out
+    for said in (
+        "otel-personalization 0.1.0 on Python 3.",
+        "opentelemetry-exporter-otlp-proto-http",
+        "settings: target=ranking.tracing:DecisionTracer.finalize",
+        "it is there and can be wrapped",
+        "no MeterProvider is set up in this process",
+        "(OTEL_EXPORTER_OTLP_ENDPOINT): it can be reached",
+        "log lines: stdout",
+    ):
+        assert said in out
+
+
+@pytest.mark.parametrize("setup", ["none", "pipeline", "zero-code"])
+def test_a_decision_that_is_sent_arrives(doctor, setup, tmp_path):
+    path = tmp_path / "decisions.ndjson"
+    module = "web" if setup == "pipeline" else "tracing"
+    with receiving() as received:
+        code, out = doctor(
+            "--send",
+            zero_code=setup == "zero-code",
+            OTEL_PERSONALIZATION_TARGET=f"ranking.{module}:DecisionTracer.finalize",
+            OTEL_PERSONALIZATION_LOG=str(path),
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_TRACES_EXPORTER="none",
+            OTEL_LOGS_EXPORTER="none",
+        )
+        assert received.total("recsys.served_items") == 1
+        (labels,) = received.totals()["recsys.served_items"]
+    assert dict(labels)["recsys.namespace"] == "otel_personalization_doctor"
+    assert code == 0, out
+    assert "a decision of namespace otel_personalization_doctor was sent and accepted" in out
+    assert f"its log line was written to {path}" in out
+    assert [line["namespace"] for line in read_lines(path)] == ["otel_personalization_doctor"]
+    says = {
+        "none": "no MeterProvider is set up in this process",
+        "pipeline": "Pipeline; safe to be made before a fork",
+        "zero-code": "exact over forks, unless one hits an export",
+    }
+    assert says[setup] in out
+    assert ("this process is instrumented" in out) == (setup != "none")
+
+
+def test_an_endpoint_that_is_not_there_is_a_problem(doctor, closed_port):
+    endpoint = f"http://127.0.0.1:{closed_port}"
+    code, out = doctor("--send", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert code == 1
+    assert f"problem  OTLP endpoint {endpoint} (OTEL_EXPORTER_OTLP_ENDPOINT): it cannot be" in out
+    assert "-> start a Collector there, or set OTEL_EXPORTER_OTLP_ENDPOINT" in out
+    assert "problem  a decision was sent and not accepted" in out
+    assert "its log line was written to stdout" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "says"),
+    [
+        (["--target", "ranking.tracing:DecisionTracer.finalise"], {}, "it has finalize"),
+        (["--target", "ranking.tracing:finalizers"], {}, "it is a int, which cannot be called"),
+        (["--target", "ranking.tracer:finalize"], {}, "No module named 'ranking.tracer'"),
+        (["--target", "ranking.broken:finalize"], {}, "No module named 'no_such_module'"),
+        (
+            ["--target", "ranking.tracing:DecisionTracer.finalize", "--trace", "argument:trace"],
+            {},
+            "it has no parameter 'trace'",
+        ),
+        ([], {"OTEL_PERSONALIZATION_LOG_SAMPLE": "2"}, "OTEL_PERSONALIZATION_LOG_SAMPLE is '2'"),
+        ([], {"OTEL_PERSONALIZATION_LOG": "./no/such/folder.log"}, "folder.log cannot be written"),
+        ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[x"}, "it cannot be reached"),
+    ],
+)
+def test_what_is_wrong_is_a_problem(doctor, arguments, variables, says):
+    code, out = doctor(*arguments, **variables)
+    assert code == 1
+    problems = [line for line in out.splitlines() if line.startswith("problem")]
+    assert any(says in line for line in problems), out
+
+
+def test_it_says_who_has_wrapped_a_target(doctor):
+    _, out = doctor("--target", "ranking.tracing:DecisionTracer.wrapped")
+    assert "wrapped, from the outside, by ranking.tracing, ranking.tracing\n" in out
+    _, out = doctor("--target", "ranking.web:DecisionTracer.wrapped")
+    assert "from the outside" in out
+    _, out = doctor("--target", "ranking.tracing:DecisionTracer.finalize")
+    assert "from the outside" not in out
+
+
+def test_it_says_that_we_have_wrapped_a_target_already(doctor):
+    target = "ranking.tracing:DecisionTracer.finalize"
+    for variables in ({}, {"OTEL_PERSONALIZATION_TARGET": target}):
+        _, out = doctor("--target", target, zero_code=True, **variables)
+        assert ("from the outside, by otel-personalization\n" in out) == bool(variables)
+
+
+def test_a_lost_log_line_is_a_problem(doctor):
+    with receiving() as received:
+        code, out = doctor(
+            "--send",
+            OTEL_PERSONALIZATION_LOG="/dev/full",
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+        )
+    assert code == 1
+    assert "problem  its log line could not be written to /dev/full" in out
