@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-.PHONY: help demo test test-oldest lint bench clean
+.PHONY: help demo test test-oldest lint bench docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -29,8 +29,13 @@ lint: $(INSTALLED)   ## run the linters and the type checker
 bench: $(INSTALLED)  ## measure what the README claims, and write benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
+docs: $(INSTALLED)   ## build the documentation as a site, in docs/_build
+	$(BIN)/python docs/tables.py
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
+	@echo "docs/_build/index.html"
+
 clean:           ## remove what the targets installed
-	rm -rf $(VENV) $(OLDEST)
+	rm -rf $(VENV) $(OLDEST) docs/_build
 
 define install
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "otel-personalization needs Python 3.10 or later, and $(PYTHON) is %d.%d. Say which one to use: make PYTHON=python3.12" % v[:2])'

@@ -46,9 +46,9 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
             (instance, args, kwargs, result) and returns it.
         when: ``after`` the call; or ``before`` it, for a function that stores the trace: then the
             trace is stamped before, and counted once the call has succeeded.
-        meter_provider, surfaces, max_label_sets, stages, log, log_sample, log_user_hash,
-            log_sources, log_propagate, debug: see `PersonalizationHook`.
-        tracer_provider, logger_provider: taken, as by every instrumentor, and not used.
+
+    All further keywords are those of `PersonalizationHook`. ``tracer_provider`` and
+    ``logger_provider`` are taken, as by every instrumentor, and not used.
 
     Raises:
         SettingsError: a value is none that the setting can have.

@@ -46,19 +46,22 @@ class Settings:
     """The settings of a hook and of what it is wrapped around. `resolve` makes them."""
 
     target: tuple[str, ...]
-    """Finalisers to wrap, each ``module:function`` or ``module:Class.method``."""
+    """Finalisers to wrap, each ``module:function`` or ``module:Class.method``; by commas."""
     trace: str | Locate
-    """Where the trace is: ``result``, ``self``, ``argument:NAME``, or a callable that says."""
+    """Where the trace is: ``result``, ``self``, ``argument:NAME``; as a keyword also a callable
+    that takes (instance, positional arguments, keyword arguments, result) and returns it."""
     when: str
     """``after`` the call, or ``before`` it: stamped before, and counted once it succeeded."""
     surfaces: frozenset[tuple[str, str]]
-    """(namespace, surface) pairs that never fold, and whose series are there from the start."""
+    """Pairs ``namespace/surface``, by commas, that never fold into ``other``, and whose series are
+    there with 0 from the start."""
     max_label_sets: int
-    """(namespace, surface) pairs that are told apart."""
+    """(namespace, surface) pairs that are told apart, 1 to 116; what comes past them is counted
+    under ``other``."""
     stages: frozenset[str]
-    """Keys of ``extras.candidate_sources`` that are no sources."""
+    """Keys of ``extras.candidate_sources`` that are no sources, by commas."""
     log: str
-    """Where log lines go: ``stdout``, ``stderr``, ``none``, or the absolute path of a file."""
+    """Where log lines go: ``stdout``, ``stderr``, ``none``, or the path of a file."""
     log_sample: float
     """Share of decisions that have a line: above 0, 1 at most."""
     log_user_hash: bool
@@ -66,9 +69,10 @@ class Settings:
     log_sources: bool
     """Whether each candidate source of a decision has a line of its own, too."""
     log_propagate: bool
-    """Whether lines also go to the handlers of the host's own logging set-up."""
+    """Whether lines also go to the handlers of the host's own logging set-up; with ``log`` set to
+    ``none`` only there."""
     debug: bool
-    """Raise internal errors into the host. For development."""
+    """Whether internal errors are raised into the host. For development."""
 
 
 def resolve(

@@ -1,4 +1,4 @@
-"""What the README says is so: its snippets run, its tables are those of the code."""
+"""What README and docs/ say is so: snippets and commands run, tables are those of the code."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from docs import tables
 from otel_personalization.cli import app
-from otel_personalization.conventions import COUNTERS, DECISION_LOG_FIELDS, ENVIRONMENT_PREFIX
+from otel_personalization.conventions import DECISION_LOG_FIELDS
 from otel_personalization.settings import resolve
 from tests.conftest import DATA
 from tests.otlp_receiver import receiving
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+SNIPPETS = [
+    pytest.param(snippet, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, snippet in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    )
+]
 
 TRACING = """
 class DecisionTracer:
@@ -29,6 +37,12 @@ class DecisionTracer:
 
     def store(self, decision):
         return "stored"
+
+def finalize_batch(decisions):
+    return decisions
+
+def finalize(decision):
+    return decision
 """
 AROUND_A_TEST = """
 from otel_personalization import PersonalizationInstrumentor
@@ -40,7 +54,7 @@ test_the_tracer_is_instrumented()
 """
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[-1][:50])
+@pytest.mark.parametrize("snippet", SNIPPETS)
 def test_a_snippet_runs(snippet, tmp_path):
     """In a process of its own, beside a service as the README has it."""
     (tmp_path / "ranking").mkdir()
@@ -49,14 +63,12 @@ def test_a_snippet_runs(snippet, tmp_path):
     (tmp_path / "ranking" / "web.py").write_text("async def app(scope, receive, send): ...")
     if "def test_" in snippet:
         snippet = AROUND_A_TEST.format(snippet=snippet)
-    elif not snippet.startswith("from"):
-        snippet = "from otel_personalization import PersonalizationInstrumentor\n" + snippet
     with receiving() as received:
         program = snippet.replace("http://localhost:4318", received.endpoint)
         done = subprocess.run(
             [sys.executable, "-c", program + "\nimport ranking.tracing"],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            env=os.environ | {"PYTHONPATH": str(tmp_path), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"},
             capture_output=True,
             text=True,
             timeout=60,
@@ -66,36 +78,46 @@ def test_a_snippet_runs(snippet, tmp_path):
 
 
 def test_there_are_snippets_of_every_way_to_instrument():
+    text = "".join(page.read_text() for page in PAGES)
     for way in ("instrument(target=", "configure(", 'when="before"', "record(", "counting()"):
-        assert any(way in snippet for snippet in SNIPPETS)
+        assert way in text
 
 
-def rows_of_table(first: str) -> list[list[str]]:
-    """The rows of the table whose header begins so, their cells without code marks."""
-    table = README[README.index(first) :].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip().replace("`", "") for cell in row.split("|")[1:-1]] for row in table]
-
-
-def test_the_counters_are_those_of_the_contract():
-    rows = rows_of_table("| counter |")
-    assert [(row[0], row[1]) for row in rows] == [
-        (counter.name, counter.prometheus_name) for counter in COUNTERS
-    ]
+def test_the_tables_are_those_of_the_code():
+    """`python docs/tables.py` writes them."""
+    for page in (REPOSITORY / "docs" / "reference").glob("*.md"):
+        assert page.read_text() == tables.updated(page.read_text())
 
 
 def test_the_log_line_is_one_as_the_contract_has_it():
-    (line,) = map(json.loads, re.findall(r"```json\n(.*?)```", README, re.DOTALL))
+    text = (REPOSITORY / "docs" / "guide" / "logs.md").read_text()
+    (line,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
     assert set(line) == {field.name for field in DECISION_LOG_FIELDS}
 
 
-def test_the_settings_are_those_of_the_code():
-    defaults = resolve(environment={})
-    rows = [row for row in rows_of_table("| keyword |") if row[1]]
-    assert [row[0] for row in rows] == list(vars(defaults))
-    for keyword, variable, default, _ in rows:
-        assert variable == ENVIRONMENT_PREFIX + keyword.upper()
-        environment = {} if default == "none" else {variable: default}
-        assert resolve(environment=environment) == defaults
+def test_the_site_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", tmp_path],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "personalized_items_count" in (tmp_path / "reference" / "log-lines.html").read_text()
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    """Those of docs/ are checked as the site is built."""
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("https://") or (REPOSITORY / link).exists(), link
+
+
+def test_every_setting_is_explained_in_the_guide():
+    guide = "".join(page.read_text() for page in (REPOSITORY / "docs" / "guide").glob("*.md"))
+    for name in vars(resolve(environment={})):
+        assert re.search(rf"{name}|{name.upper()}", guide), name
 
 
 @pytest.mark.parametrize(

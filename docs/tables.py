@@ -1,0 +1,125 @@
+"""Writes the tables of docs/reference from the code: ``python docs/tables.py``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+
+from otel_personalization import conventions, settings
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """A table of Markdown."""
+    columns = head.split(", ")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def docstrings_of(kind: type) -> dict[str, str]:
+    """What stands below each attribute of a class, on one line."""
+    (body,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for attribute, following in zip(body.body, body.body[1:], strict=False):
+        if isinstance(attribute, ast.AnnAssign):
+            name = ast.unparse(attribute.target)
+        elif isinstance(attribute, ast.Assign):
+            name = ast.unparse(attribute.targets[0])
+        else:
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            text = inspect.cleandoc(str(following.value.value))
+            found[name] = " ".join(text.split()).replace("``", "`").rstrip(".")
+    return found
+
+
+def counters() -> str:
+    """Every counter of the contract."""
+    return table(
+        "counter, as Prometheus shows it, unit, attributes, adds up",
+        (
+            (
+                f"`{counter.name}`",
+                f"`{counter.prometheus_name}`",
+                f"`{counter.unit}`",
+                ", ".join(f"`{key}`" for key in counter.attributes) or "none",
+                counter.description.rstrip("."),
+            )
+            for counter in conventions.COUNTERS
+        ),
+    )
+
+
+def values(kind: type[Enum], head: str) -> str:
+    """The values of an attribute that has few."""
+    texts = docstrings_of(kind)
+    return table(head, ((f"`{value.value}`", texts[value.name]) for value in kind))
+
+
+def log_fields(fields: Iterable[conventions.LogField]) -> str:
+    """The fields of a log line."""
+    return table(
+        "field, is, says", ((f"`{field.name}`", field.kind, field.description) for field in fields)
+    )
+
+
+def settings_table() -> str:
+    """Every setting, its variable and its default."""
+    texts = docstrings_of(settings.Settings)
+    return table(
+        "keyword, variable, default, is",
+        (
+            (
+                f"`{name}`",
+                f"`{conventions.ENVIRONMENT_PREFIX}{name.upper()}`",
+                _default(value),
+                texts[name],
+            )
+            for name, value in vars(settings.resolve(environment={})).items()
+        ),
+    )
+
+
+def _default(value: object) -> str:
+    if isinstance(value, (tuple, frozenset)):
+        return f"`{','.join(sorted(value))}`" if value else "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`"
+
+
+TABLES = {
+    "counters": counters(),
+    "malformed": values(conventions.MalformedReason, "`reason`, the trace"),
+    "errors": values(conventions.InternalErrorKind, "`kind`, what happened"),
+    "decision": log_fields(conventions.DECISION_LOG_FIELDS),
+    "source": log_fields(conventions.SOURCE_LOG_FIELDS),
+    "optional": log_fields(conventions.OPTIONAL_LOG_FIELDS),
+    "settings": settings_table(),
+}
+
+
+def updated(text: str) -> str:
+    """A page with its tables as they should be."""
+    return re.sub(
+        r"<!-- (\w+) -->\n.*?<!-- end -->",
+        lambda match: f"<!-- {match[1]} -->\n{TABLES[match[1]]}<!-- end -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def main() -> None:
+    """Write them."""
+    for page in REFERENCE.glob("*.md"):
+        page.write_text(updated(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
