@@ -12,9 +12,8 @@ honoured; ``OTEL_METRICS_EXPORTER`` is not: it is OTLP that is set up here. Need
 ``pip install "otel-personalization[otlp]"``; this is the only module that imports the SDK.
 
 A forked worker gets a provider and an exporter of its own, with locks, connections and a
-``service.instance.id`` that no other process has: calling `configure` before the fork is safe for
-the counters of this package. Instruments of your own on this provider must be created after the
-fork: those made before go on with the parent's provider, under its ``service.instance.id``.
+``service.instance.id`` that no other process has. Instruments that were made before the fork, your
+own, too, are there those of the worker, and start from nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +27,9 @@ from typing import Any, Final
 
 from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_meter_provider
 
+from otel_personalization.conventions import SCOPE_NAME
 from otel_personalization.forks import call_in_children
+from otel_personalization.meters import PerProcess, PerProcessMeter
 from otel_personalization.metrics import instruments_of, is_of_an_sdk
 
 try:
@@ -151,6 +152,8 @@ class Pipeline(MeterProvider):
         self._export_failed = False
         self._provider: SdkMeterProvider | None = None
         self._shut_down = False
+        self._observed: list[PerProcess[Any]] = []
+        """Observable instruments of the host's, which each process has to make."""
         call_in_children(self._after_fork_in_child)
         self._sdk_provider()
         atexit.register(self._at_exit)
@@ -167,8 +170,13 @@ class Pipeline(MeterProvider):
         schema_url: str | None = None,
         attributes: Any = None,
     ) -> Meter:
-        """A meter of this process's SDK provider."""
-        return self._sdk_provider().get_meter(name, version, schema_url, attributes)
+        """A meter whose instruments are those of the process that uses them."""
+
+        def make() -> Meter:
+            return self._sdk_provider().get_meter(name, version, schema_url, attributes)
+
+        # Ours know of forks.
+        return make() if name == SCOPE_NAME else PerProcessMeter(name, make, self._observed.append)
 
     def collect_and_export(self, timeout_millis: float) -> None:
         """Collect once, and export that.
@@ -195,17 +203,20 @@ class Pipeline(MeterProvider):
 
     def _sdk_provider(self) -> SdkMeterProvider:
         with self._lock:
-            if self._provider is None:
-                exporter = self._exporter()
-                exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
-                reader = PeriodicExportingMetricReader(
-                    exporter,
-                    None if self._export_interval is None else self._export_interval * 1000,
-                )
-                self._provider = SdkMeterProvider(
-                    [reader], self._resource_of_process(), shutdown_on_exit=False
-                )
-            return self._provider
+            if self._provider is not None:
+                return self._provider
+            exporter = self._exporter()
+            exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
+            reader = PeriodicExportingMetricReader(
+                exporter,
+                None if self._export_interval is None else self._export_interval * 1000,
+            )
+            provider = self._provider = SdkMeterProvider(
+                [reader], self._resource_of_process(), shutdown_on_exit=False
+            )
+        for instrument in list(self._observed):
+            instrument()
+        return provider
 
     def _exporter(self) -> MetricExporter:
         if self._protocol == "grpc":
@@ -222,9 +233,15 @@ class Pipeline(MeterProvider):
         return http.OTLPMetricExporter(endpoint=url, timeout=self._export_timeout)
 
     def _watched(self, export: Callable[..., MetricExportResult]) -> Callable[..., Any]:
-        """The SDK's flush tells nobody that an export failed; this does."""
+        """The SDK's flush tells nobody that an export failed; this does.
+
+        Nothing is exported in a child: it inherits a provider whose counts are its parent's.
+        """
+        process = os.getpid()
 
         def watched(*args: Any, **kwargs: Any) -> MetricExportResult:
+            if os.getpid() != process:
+                return MetricExportResult.SUCCESS
             self._export_failed = True  # also where it raises
             result = export(*args, **kwargs)
             self._export_failed = result is not MetricExportResult.SUCCESS

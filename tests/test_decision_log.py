@@ -32,7 +32,9 @@ from otel_personalization.conventions import (
     MAX_LOG_LINE_BYTES,
     SOURCE_LOG_FIELDS,
 )
+from otel_personalization.trace import Decision, read_decision
 from tests.conftest import cells_of, decisions_of, read_lines, run_program
+from tests.otlp_receiver import receiving
 
 TRACE: dict[str, Any] = {
     "decision_id": "6fe36cc8-4324-4f02-8736-6654ec16dff0",
@@ -333,6 +335,20 @@ def test_a_line_that_would_be_too_long_is_cut_more(path):
     assert len(line["candidate_sources"]) == 16
 
 
+def test_what_waits_to_be_written_is_bounded(path):
+    """However large the trace: a thousandth of these megabytes is kept."""
+    huge = "x" * 1_000_000
+    trace = {
+        **dict.fromkeys(("decision_id", "request_id", "surface", "namespace", "ts", "k"), huge),
+        "extras": {"candidate_sources": {f"{huge}{n}": {"count": 1} for n in range(3)}},
+    }
+    hook = hook_to(path, log_sources=True, log_user_hash=True)
+    assert hook._log is not None
+    decision = read_decision(trace)
+    assert isinstance(decision, Decision)
+    assert len(repr(hook._log.entry(decision, trace))) < 10_000
+
+
 # --- sampling ---------------------------------------------------------------------------------
 
 
@@ -408,6 +424,8 @@ def test_lines_reach_the_hosts_handlers_where_asked_for(path, root_handler):
         for logger in logging.Logger.manager.loggerDict.values():
             if isinstance(logger, logging.Logger):
                 logger.disabled = False
+    assert hook._log is not None
+    assert hook._log._writer._in_hand == 0
     (record,) = root_handler.records
     assert (record.name, record.levelno) == (DECISION_LOGGER, logging.INFO)
     assert isinstance(record.msg, dict)
@@ -424,6 +442,8 @@ def test_a_handler_that_raises_loses_a_line_and_no_more(path, caplog, root_handl
     for _ in range(3):
         hook.record(dict(TRACE))
     hook.flush()
+    assert hook._log is not None
+    assert hook._log._writer._in_hand == 0
     assert dropped(hook) == 3
     assert hook.totals.snapshot()[(INTERNAL_ERRORS,)][("log",)] == (3,)
 
@@ -442,7 +462,10 @@ class Stalled:
         """Reads so many lines."""
         os.set_blocking(self._reading, True)
         with os.fdopen(self._reading, "rb") as stream:
-            return [json.loads(stream.readline()) for _ in range(count)]
+            lines = [json.loads(stream.readline()) for _ in range(count)]
+            os.set_blocking(stream.fileno(), False)
+            self.is_at_its_end = not stream.read()
+        return lines
 
 
 def test_a_full_queue_drops_counts_and_warns_once(path, caplog, monkeypatch):
@@ -462,6 +485,36 @@ def test_a_full_queue_drops_counts_and_warns_once(path, caplog, monkeypatch):
     assert dropped(hook) == lost
     wait_for(lambda: "Log lines are dropped" in caplog.text)
     assert caplog.text.count("Log lines are dropped") == 1
+
+
+def test_a_full_queue_counts_the_lines_of_sources_too(path, monkeypatch):
+    monkeypatch.setattr(decision_log, "MAX_QUEUED_LOG_RECORDS", 0)
+    hook = hook_to(path, log_sources=True)
+    hook.record(copy.deepcopy(TRACE))
+    assert dropped(hook) == 4
+
+
+def test_a_warning_that_nobody_takes_holds_up_no_request(path, monkeypatch):
+    """stdout and stderr of a container often stall together."""
+    monkeypatch.setattr(decision_log, "MAX_QUEUED_LOG_RECORDS", 0)
+    taken, released = threading.Event(), threading.Event()
+
+    class Stalling(logging.Handler):
+        def emit(self, record):
+            taken.set()
+            released.wait(60)
+
+    handler = Stalling()
+    logger = logging.getLogger("otel_personalization.decision_log")
+    logger.addHandler(handler)
+    try:
+        hook = hook_to(path)
+        hook.record(dict(TRACE))  # returns
+        assert taken.wait(60)
+        assert dropped(hook) == 1
+    finally:
+        released.set()
+        logger.removeHandler(handler)
 
 
 def test_what_is_not_written_by_the_end_is_counted(path):
@@ -517,13 +570,37 @@ def test_a_process_that_ends_writes_its_lines(path, end):
     assert [line["decision_id"] for line in read_lines(path)] == done["ids"]
 
 
-def test_a_stalled_reader_does_not_hold_up_the_exit(path):
+def test_what_a_stalled_reader_loses_at_exit_is_in_the_last_export(path):
+    """And the exit does not wait for it."""
     pipe = Stalled(path)
-    began = time.monotonic()
-    done = run_program("logs", "exit", str(path))
-    assert time.monotonic() - began < 5  # what is promised, Python's start included
+    with receiving() as received:
+        began = time.monotonic()
+        done = run_program(
+            "logs",
+            "exit",
+            str(path),
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            OTEL_PERSONALIZATION_LOG_SOURCES="true",
+        )
+        assert time.monotonic() - began < 5  # what is promised, Python's start included
+        lost = received.total("otel_personalization.dropped_log_records")
+        assert received.total("recsys.decisions") == 300
     assert "Log lines were lost" in done["stderr"]
-    assert len(pipe.lines(50)) == 50  # what the pipe held
+    lines = len(done["ids"]) * 3  # each has two sources
+    assert 0 < lost < lines
+    assert len(pipe.lines(lines - lost)) == lines - lost
+    assert pipe.is_at_its_end
+
+
+def test_a_line_that_is_torn_at_the_end_is_lost(path):
+    """Of three lines, a file that cannot grow further takes one and a part of the second."""
+    assert run_program("logs", "torn", str(path))["dropped"] == 2
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_a_child_leaves_a_torn_line_to_its_parent(path):
+    run_program("logs", "torn-fork", str(path))
+    assert path.read_bytes().count(b"torn\n") == 1
 
 
 def test_a_hook_that_is_gone_leaves_no_thread(path):
@@ -531,12 +608,13 @@ def test_a_hook_that_is_gone_leaves_no_thread(path):
         gc.collect()
         return sum(thread.name == "otel-personalization-log" for thread in threading.enumerate())
 
-    before = writers()
+    before, known = writers(), len(decision_log._writers)
     hook = hook_to(path)
     assert writers() == before + 1
     hook.record(dict(TRACE))
     del hook
     wait_for(lambda: writers() <= before)
+    assert len(decision_log._writers) <= known
     assert len(read_lines(path)) == 1  # written before it ended
 
 

@@ -8,17 +8,22 @@ Prints the ids that are to be in the file.
 import json
 import multiprocessing
 import os
+import resource
 import sys
 import threading
 import time
 from pathlib import Path
 
-from otel_personalization import PersonalizationHook
+from otel_personalization import PersonalizationHook, pipeline
+from otel_personalization.conventions import DROPPED_LOG_RECORDS
+from otel_personalization.decision_log import finish_all
 
 
 def record(hook: PersonalizationHook, ids: list[str]) -> list[str]:
     for decision_id in ids:
-        hook.record({"decision_id": decision_id, "surface": "s" * 250})
+        sources = {"popularity": {"count": 1}, "merged": {"count": 1}}
+        trace = {"decision_id": decision_id, "surface": "s" * 250}
+        hook.record({**trace, "extras": {"candidate_sources": sources}})
     return ids
 
 
@@ -39,6 +44,8 @@ def forks(hook: PersonalizationHook) -> list[str]:
         child = os.fork()
         if not child:
             record(hook, ids)
+            finish_all()
+            assert dropped(hook) == 0  # nothing of the parent's is lost here
             sys.exit()
         expected.extend(ids)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -46,8 +53,34 @@ def forks(hook: PersonalizationHook) -> list[str]:
     return expected
 
 
+def torn(hook: PersonalizationHook, path: str) -> None:
+    """The file cannot grow past a line and a half."""
+    record(hook, ["first"])
+    hook.flush()
+    size = Path(path).stat().st_size
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, most))
+    record(hook, ["second", "third"])
+    hook.finish()
+
+
+def torn_fork(hook: PersonalizationHook) -> None:
+    """A line is torn when the process forks; child and parent go on."""
+    hook._log._output._rest = b"torn\n"
+    child = os.fork()
+    record(hook, ["child" if not child else "parent"])
+    if child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def dropped(hook: PersonalizationHook) -> int:
+    return hook.totals.snapshot()[(DROPPED_LOG_RECORDS,)][()][0]
+
+
 def main() -> None:
     what, path = sys.argv[1:]
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ:
+        pipeline.configure("logs")
     hook = PersonalizationHook(log=path, log_sample=0.5 if what == "sampled" else 1.0)
     ids = [f"{n}" for n in range(300)]
     if what == "sampled":
@@ -56,13 +89,17 @@ def main() -> None:
         ids = [json.loads(line)["decision_id"] for line in Path(path).read_text().splitlines()]
     elif what == "forks":
         ids = forks(hook)
+    elif what == "torn":
+        torn(hook, path)
+    elif what == "torn-fork":
+        torn_fork(hook)
     elif what == "multiprocessing":
         worker = multiprocessing.get_context("fork").Process(target=record, args=(hook, ids))
         worker.start()
         worker.join()
     else:
         record(hook, ids)
-    print(json.dumps({"ids": ids}))
+    print(json.dumps({"ids": ids, "dropped": dropped(hook)}))
 
 
 if __name__ == "__main__":
