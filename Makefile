@@ -12,8 +12,8 @@ OLDEST := .venv-oldest
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: $(INSTALLED)   ## replay recorded decision traces and show what is counted
-	@$(BIN)/python examples/demo.py
+demo: $(INSTALLED)   ## run a ranking service with simulated users, and show what is counted
+	@$(BIN)/python -m examples.demo
 
 test: lint       ## run the linters, the type checker and all tests
 	$(BIN)/python -m pytest

@@ -119,6 +119,7 @@ def _count(counts: Counter[str], request: dict[str, Any], items: list[dict[str, 
     counts["decisions"] += 1
     counts["empty_decisions"] += not items
     counts["served_items"] += len(items)
+    counts["served_items_squared"] += len(items) ** 2
     counts["personalized_items"] += sum(item["personalized"] for item in items)
     counts["reason_requested_items"] += len(items) if asked else 0
     counts["reason_items"] += sum(bool(of_item) for of_item in reasons)
