@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,14 +23,19 @@ SINGLE_PROCESS: Final = (sys.executable, "-m", "examples.ranking_service")
 
 @contextmanager
 def running(
-    folder: Path, otlp_endpoint: str, command: tuple[str, ...] = SINGLE_PROCESS, **variables: str
+    folder: Path,
+    otlp_endpoint: str,
+    command: tuple[str, ...] = SINGLE_PROCESS,
+    ending: signal.Signals = signal.SIGTERM,
+    **variables: str,
 ) -> Iterator[str]:
-    """The service, from its first answer on until it is told to end by SIGTERM.
+    """The service, from when it listens until it has ended.
 
     Args:
         folder: where it stores its data and writes its log.
         otlp_endpoint: where its counters go.
         command: how it is started.
+        ending: the signal that tells it to end.
         variables: of its environment, on top; variables of OpenTelemetry's are not inherited.
 
     Yields:
@@ -56,7 +62,7 @@ def running(
     try:
         yield _address(process, log)
     finally:
-        process.terminate()
+        process.send_signal(ending)
         try:
             process.wait(STOP_SECONDS)
         finally:
