@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
@@ -47,8 +46,8 @@ def main() -> None:
         "--output", type=Path, default=Path("build/demo"), help="default: %(default)s"
     )
     arguments = parser.parse_args()
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _end)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, so that the service ends, too
+        signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     try:
@@ -101,11 +100,6 @@ def _progress(console: Console, requests: int) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task("", total=requests)
         yield lambda: bar.advance(task)
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    """End as an exception does, so that the service ends, too."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
