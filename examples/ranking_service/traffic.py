@@ -6,6 +6,7 @@ They know nothing of traces and counters: what they count can be compared with t
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -54,10 +55,21 @@ class Crowd:
         self.tally: Tally = defaultdict(Counter)
 
     def visit(self, numbers: Iterable[int]) -> None:
-        """Make visits of one page of each surface, some of them at the same time."""
-        asyncio.run(self._visit_all(iter(numbers)))
+        """Make visits of one page of each surface, some of them at the same time.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted; no visit goes on.
+        """
+        try:
+            asyncio.run(self._visit_all(iter(numbers)))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
     async def _visit_all(self, numbers: Iterable[int]) -> None:
+        # Where Python raised KeyboardInterrupt in the midst of a visit, its task would complain.
+        this_task: Any = asyncio.current_task()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, this_task.cancel)
+
         async def visitor(client: httpx.AsyncClient) -> None:
             for number in numbers:  # of all visitors together: each takes the next one
                 await self._visit(client, number)
