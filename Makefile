@@ -34,8 +34,8 @@ docs: $(INSTALLED)   ## build the documentation as a site, in docs/_build
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
 	@echo "docs/_build/index.html"
 
-clean:           ## remove what the targets installed
-	rm -rf $(VENV) $(OLDEST) docs/_build
+clean:           ## remove what the targets installed or built, and what the demo stored
+	rm -rf $(VENV) $(OLDEST) docs/_build build/demo
 
 define install
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "otel-personalization needs Python 3.10 or later, and $(PYTHON) is %d.%d. Say which one to use: make PYTHON=python3.12" % v[:2])'

@@ -14,15 +14,23 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from examples.demo.backend import Backend
-from examples.ranking_service.traffic import Pair, Tally
+from examples.demo.backend import Backend, Pair
+from examples.ranking_service.traffic import Tally
 from otel_personalization.cli import table_of
-from otel_personalization.conventions import CLICKS, DECISION_COUNTERS, IMPRESSIONS
+from otel_personalization.conventions import DECISION_COUNTERS, OUTCOME_COUNTERS
 from otel_personalization.replay import replay
 
 Trace = dict[str, Any]
 
-COMPARED: Final = (*DECISION_COUNTERS, IMPRESSIONS, CLICKS)
+COMPARED: Final = DECISION_COUNTERS + OUTCOME_COUNTERS
+LOGGED: Final = (
+    "served_items",
+    "personalized_items",
+    "reason_items",
+    "reason_requested_items",
+    "cold_start_items",
+)
+"""Counts that a log line has, under these names and ``_count``."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,24 @@ class Run:
             with snapshot.open(encoding="utf-8") as lines:
                 yield from map(json.loads, lines)
 
+    def log_lines(self) -> Iterator[str]:
+        """The lines that the library wrote, one a decision."""
+        with (self.folder / "decisions.log").open(encoding="utf-8") as lines:
+            yield from lines
+
+    def logged(self) -> Tally:
+        """The sums over the log lines."""
+        logged = Tally(Counter)
+        for line in map(json.loads, self.log_lines()):
+            counts = logged[line["namespace"], line["surface"]]
+            items = line["served_items_count"]
+            counts["decisions"] += 1
+            counts["empty_decisions"] += not items
+            counts["served_items_squared"] += items**2
+            for name in LOGGED:
+                counts[name] += line[f"{name}_count"]
+        return logged
+
     def served(self) -> Tally:
         """What the users counted in both halves."""
         served = Tally(Counter)
@@ -73,16 +99,19 @@ def show(run: Run, console: Console) -> bool:
     console.rule(f"What changed at {run.drop_began:%H:%M:%S} UTC, by the stamps of stored traces")
     console.print(_changes(run))
 
-    console.rule("The counters, as they arrived over OTLP, and what the users were served")
-    comparison, is_exact = _comparison(run.backend, served)
+    console.rule("The counters over OTLP, the sums over the log lines, and what users were served")
+    comparison, is_exact = _comparison(run, served)
     console.print(comparison)
+
+    console.rule("A log line, as Loki takes it")
+    console.print(next(run.log_lines()).strip(), highlight=False, soft_wrap=True, markup=False)
 
     console.rule("A stored trace, shortened, with its two stamps")
     console.print_json(json.dumps(_shortened(next(filter(_is_telling, run.traces())))))
 
     console.rule("Next")
     console.print(
-        f"The traces of this run:   {run.folder}/traces, {run.folder}/outcomes.ndjson\n"
+        f"The files of this run:    {run.folder}: traces/, outcomes.ndjson, decisions.log\n"
         f"Count them again:         otel-personalization replay {run.snapshots[0]}\n"
         "The service, to run it:   examples/ranking_service/README.md\n"
         "Your own service:         PersonalizationInstrumentor().instrument("
@@ -148,28 +177,35 @@ def _share(part: int, whole: int) -> float:
 # --- counters and answers ---------------------------------------------------------------------
 
 
-def _comparison(backend: Backend, served: Tally) -> tuple[Table, bool]:
-    """The totals of each counter beside what the users counted; and whether all are equal.
+def _comparison(run: Run, served: Tally) -> tuple[Table, bool]:
+    """The totals of each counter by all who counted; and whether all are equal.
 
     Equal are those of which each namespace and surface has the same number.
     """
     table = Table(box=SIMPLE, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("counter, as Prometheus shows it")
-    for column in ("over OTLP", "served to users", "on every surface"):
+    for column in ("over OTLP", "log lines", "users", "on every surface"):
         table.add_column(column, justify="right")
+    logged = run.logged()
     is_exact = True
     for counter in COMPARED:
-        counted = backend.totals(counter.name)
-        users = Counter({pair: counts[counter.field] for pair, counts in served.items()})
-        is_equal = counted == users
+        by_otlp = run.backend.totals(counter.name)
+        by_users = _totals(served, counter.field)
+        by_lines = _totals(logged, counter.field) if counter in DECISION_COUNTERS else None
+        is_equal = by_otlp == by_users and by_lines in (None, by_users)
         is_exact &= is_equal
         table.add_row(
             counter.prometheus_name,
-            f"{counted.total():,}",
-            f"{users.total():,}",
+            f"{by_otlp.total():,}",
+            "" if by_lines is None else f"{by_lines.total():,}",
+            f"{by_users.total():,}",
             "[green]equal[/]" if is_equal else "[red]DIFFERENT[/]",
         )
     return table, is_exact
+
+
+def _totals(tally: Tally, name: str) -> Counter[Pair]:
+    return Counter({pair: counts[name] for pair, counts in tally.items()})
 
 
 # --- one trace --------------------------------------------------------------------------------

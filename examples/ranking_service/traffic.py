@@ -27,6 +27,8 @@ RETURNING: Final = 0.8
 """Share of the visits that are of returning users."""
 ASKING_FOR_REASONS: Final = 0.7
 SIMULTANEOUS_VISITS: Final = 8
+NOTHING: Final = "sold-out"
+"""A category without items: who asks for it is served nothing."""
 
 Pair = tuple[str, str]
 """Namespace and surface."""
@@ -98,7 +100,7 @@ class Crowd:
             if (namespace, surface) in self._faults:
                 request["faults"] = [self._faults[namespace, surface]]
             if draw.random() < 0.1:
-                wanted = draw.choice(CATEGORIES[namespace])
+                wanted = draw.choice((*CATEGORIES[namespace], NOTHING))
                 request["constraints"] = {"include_tags_any": [f"category:{wanted}"]}
             answer = await _post(client, "/v1/recommendations", request)
             counts = self.tally[namespace, surface]

@@ -1,4 +1,4 @@
-"""The ranking service, run by the commands of its README: counters equal what users were served."""
+"""The ranking service, run by the commands of its README: it counts what users were served."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from examples.ranking_service.settings import Fault
 from examples.ranking_service.traffic import Crowd
 from otel_personalization.conventions import DECISION_COUNTERS, OUTCOME_COUNTERS
 from otel_personalization.replay import replay
+from tests.conftest import read_lines
 from tests.otlp_receiver import receiving
 
 README = (REPOSITORY / "examples" / "ranking_service" / "README.md").read_text()
@@ -51,6 +52,11 @@ def by_surface(received, counter):
     )
 
 
+def stamps_of(fields):
+    """The two counts, in a trace's extras and in a log line."""
+    return fields["personalized_items_count"], fields["reason_items_count"]
+
+
 @pytest.mark.usefixtures("path_of_python")
 @pytest.mark.parametrize(
     ("line", "ending", "counters"),
@@ -61,7 +67,7 @@ def by_surface(received, counter):
         pytest.param(BARE, SIGINT, DECISION_COUNTERS, id="no line of ours, ended by Ctrl-C"),
     ],
 )
-def test_counters_and_stored_traces_equal_what_users_were_served(line, ending, counters, tmp_path):
+def test_counters_traces_and_lines_equal_what_users_were_served(line, ending, counters, tmp_path):
     """To the last request before the signal that ends the service."""
     faults = {
         ("shop", "cart"): Fault.PERSONALIZATION_OFF,
@@ -85,23 +91,19 @@ def test_counters_and_stored_traces_equal_what_users_were_served(line, ending, c
         assert received.problems() == []
         assert received.total("otel_personalization.internal_errors") == 0
 
-    report = replay(sorted((tmp_path / "traces").iterdir()))
+    snapshots = sorted((tmp_path / "traces").iterdir())
+    report = replay(snapshots)
     assert report.problems == []
     for name, count in report.totals.items():
         assert count == sum(counts[name] for counts in served.values()), name
+    stored = [trace for snapshot in snapshots for trace in read_lines(snapshot)]
+    logged = read_lines(tmp_path / "decisions.log")
+    assert sorted((line["decision_id"], *stamps_of(line)) for line in logged) == sorted(
+        (trace["decision_id"], *stamps_of(trace["extras"])) for trace in stored
+    )
     outcomes = (tmp_path / "outcomes.ndjson").read_text().splitlines()
     assert len(outcomes) == sum(
         counts["impressions"] + counts["clicks"] for counts in served.values()
     )
     assert served["shop", "cart"]["personalized_items"] == 0
     assert served["shop", "home"]["personalized_items"] > 0
-
-
-@pytest.mark.usefixtures("path_of_python")
-def test_stored_traces_are_stamped(tmp_path):
-    with receiving() as received, running(tmp_path, received.endpoint) as url:
-        Crowd(url, 8, on_answer=lambda: None).visit(range(2))
-    (snapshot,) = (tmp_path / "traces").iterdir()
-    lines = snapshot.read_text().splitlines()
-    assert len(lines) == 6
-    assert all('"personalized_items_count":' in line for line in lines)
