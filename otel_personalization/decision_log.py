@@ -26,7 +26,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
-from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
@@ -228,7 +227,6 @@ class _Writer:
         self._formatter = JsonFormatter(
             "%(levelname)s %(name)s",
             rename_fields={"levelname": "level", "name": "logger"},
-            json_serializer=partial(json.dumps, allow_nan=False),
             json_encoder=json.JSONEncoder,
         )
         self._in_hand = 0
@@ -377,14 +375,15 @@ def _fields(entry: Entry, sample_rate: float, with_user_hash: bool) -> Iterator[
 
 
 def _instant(instant: datetime | None) -> str | None:
+    """An instant in UTC as RFC 3339."""
     if instant is None:
         return None
-    return instant.astimezone(timezone.utc).isoformat(timespec="microseconds")[:-6] + "Z"
+    return instant.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _cut(fields: dict[str, Any], length: int, sources: int) -> None:
     """Cut what is too long, say so in ``cut``, and make the rest text that UTF-8 can carry."""
-    cut = set(fields.get("cut", ()))
+    cut = set()
     for name, value in fields.items():
         if isinstance(value, str):
             fields[name] = _carried(value, length)

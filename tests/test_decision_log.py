@@ -12,6 +12,7 @@ import os
 import re
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -259,9 +260,7 @@ def test_the_sums_over_the_lines_are_the_counters(path, traces):
 # --- every line is one line, JSON, and bounded ------------------------------------------------
 
 odd_text = st.text(
-    st.characters(codec=None, categories=None)
-    | st.sampled_from("\u2028\u2029\x85\x00\x1b\ud800\udfff\n"),
-    max_size=40,
+    st.characters(categories=("Cc", "Cs", "Zl", "Zp", "L", "N", "P", "S")), max_size=40
 ).flatmap(lambda text: st.sampled_from([1, 1, 7, 3000]).map(lambda times: text * times))
 odd = (
     odd_text
@@ -320,6 +319,17 @@ def test_a_value_that_is_cut_says_so(path):
     assert line["decision_id"] == "i" * 255 + "…"
     assert line["request_id"] == "r" * 256
     assert len(line["candidate_sources"]) == 32
+
+
+def test_a_source_whose_name_is_cut_says_so(path):
+    (line,) = lines_of({"extras": {"candidate_sources": {"s" * 257: {"count": 1}}}}, path=path)
+    assert line["candidate_sources"] == {"s" * 255 + "…": 1}
+    assert line["cut"] == ["candidate_sources"]
+
+
+def test_what_utf_8_cannot_carry_is_replaced(path):
+    (line,) = lines_of({"decision_id": "a\ud800b", "request_id": "\ud83d\ude00"}, path=path)
+    assert (line["decision_id"], line["request_id"]) == ("a\ufffdb", "\N{GRINNING FACE}")
 
 
 def test_a_line_that_would_be_too_long_is_cut_more(path):
@@ -430,6 +440,8 @@ def test_lines_reach_the_hosts_handlers_where_asked_for(path, root_handler):
     assert (record.name, record.levelno) == (DECISION_LOGGER, logging.INFO)
     assert isinstance(record.msg, dict)
     assert record.msg["served_items_count"] == 2
+    made = datetime.fromisoformat(record.msg["timestamp"].replace("Z", "+00:00"))
+    assert record.created == pytest.approx(made.timestamp(), abs=1e-5)
 
 
 def test_a_handler_that_raises_loses_a_line_and_no_more(path, caplog, root_handler):
