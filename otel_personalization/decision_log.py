@@ -291,29 +291,40 @@ class _Writer:
                 item.set()
 
     def _lines(self, entry: Entry) -> Iterator[bytes]:
-        for fields in _fields(entry, self._settings.log_sample, self._settings.log_user_hash):
+        settings = self._settings
+        try:
+            each = list(_fields(entry, settings.log_sample, settings.log_user_hash))
+        except Exception as error:  # of a span that is none of OpenTelemetry's, say
+            self._fail(entry.lines, error)
+            return
+        for fields in each:
             try:
-                record = _line_logger.makeRecord(
-                    DECISION_LOGGER, logging.INFO, "", 0, fields, (), None
-                )
-                record.created = entry.time_ns / 1e9
-                line = self._formatter.format(record)
-                if len(line) >= MAX_LOG_LINE_BYTES:
-                    _cut(fields, _TIGHT_LENGTH, _TIGHT_SOURCES)
-                    line = self._formatter.format(record)
-                if self._settings.log_propagate:
-                    # A host that configures logging switches off the loggers that it does not name.
-                    _line_logger.disabled = False
-                    _line_logger.handle(record)
+                line = self._line(fields, entry.time_ns)
             except Exception as error:
-                self._totals.add_internal_error(InternalErrorKind.LOG)
-                self._lose(1, error)
-                self._in_hand -= 1
+                self._fail(1, error)
                 continue
             if self._output is None:
                 self._in_hand -= 1
             else:
                 yield line.encode() + b"\n"
+
+    def _line(self, fields: dict[str, Any], time_ns: int) -> str:
+        record = _line_logger.makeRecord(DECISION_LOGGER, logging.INFO, "", 0, fields, (), None)
+        record.created = time_ns / 1e9
+        line = self._formatter.format(record)
+        if len(line) >= MAX_LOG_LINE_BYTES:
+            _cut(fields, _TIGHT_LENGTH, _TIGHT_SOURCES)
+            line = self._formatter.format(record)
+        if self._settings.log_propagate:
+            # A host that configures logging switches off the loggers that it does not name.
+            _line_logger.disabled = False
+            _line_logger.handle(record)
+        return line
+
+    def _fail(self, lines: int, error: Exception) -> None:
+        self._totals.add_internal_error(InternalErrorKind.LOG)
+        self._lose(lines, error)
+        self._in_hand -= lines
 
     def _write(self, lines: list[bytes]) -> None:
         if lines and self._output is not None:

@@ -86,7 +86,9 @@ class _Descriptor:
             try:
                 written += os.write(self._descriptor, data[written:])
             except BlockingIOError:  # somebody made it non-blocking
-                select.select((), (self._descriptor,), ())
+                poll = select.poll()  # select() knows no descriptors past 1,023
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
             except OSError as error:
                 return written, error
         return written, None

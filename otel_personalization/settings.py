@@ -22,7 +22,7 @@ from otel_personalization.conventions import (
     LARGEST_MAX_LABEL_SETS,
     MAX_LABEL_LENGTH,
 )
-from otel_personalization.trace import namespace_of, surface_of
+from otel_personalization.trace import fits_label, namespace_of, surface_of
 
 Locate = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any]
 """Finds the trace: (instance, positional arguments, keyword arguments, result) -> trace."""
@@ -178,8 +178,11 @@ def _surfaces(value: Any) -> frozenset[tuple[str, str]]:
         if len(parts) != 2 or not all(isinstance(part, str) and part.strip() for part in parts):
             raise ValueError(f"{declared!r} is no 'namespace/surface', such as 'shop_eu/home'")
         pair = (namespace_of(parts[0]), surface_of(parts[1]))
-        if max(map(len, pair)) > MAX_LABEL_LENGTH:
-            raise ValueError(f"{declared!r} has a name of over {MAX_LABEL_LENGTH} characters")
+        if not all(map(fits_label, pair)):
+            raise ValueError(
+                f"{declared!r} has a name of over {MAX_LABEL_LENGTH} characters, or one that UTF-8 "
+                "cannot carry"
+            )
         pairs.add(pair)
     return frozenset(pairs)
 

@@ -28,7 +28,6 @@ from otel_personalization.conventions import (
     FOLDED_DECISIONS,
     INTERNAL_ERRORS,
     MALFORMED_TRACES,
-    MAX_LABEL_LENGTH,
     MAX_SOURCES,
     OUTCOME_COUNTERS,
     SOURCE_COUNTERS,
@@ -37,7 +36,7 @@ from otel_personalization.conventions import (
     MalformedReason,
 )
 from otel_personalization.forks import call_in_children
-from otel_personalization.trace import Decision
+from otel_personalization.trace import Decision, fits_label
 
 LabelSet = tuple[str, ...]
 Snapshot = dict[tuple[Counter, ...], dict[LabelSet, tuple[int, ...]]]
@@ -220,7 +219,7 @@ class Totals:
         bound = self._max_label_sets
         if bound is None or pair in self._label_sets or pair == (FOLDED, FOLDED):
             return True
-        if len(self._label_sets) >= bound or not all(map(_fits, pair)):
+        if len(self._label_sets) >= bound or not all(map(fits_label, pair)):
             return False
         with self._lock:
             if len(self._label_sets) < bound:
@@ -230,7 +229,7 @@ class Totals:
     def _open_source(self, cell: _Cell, name: str) -> _SourceCell | None:
         """The cell of a source; None where the source is one of the folded ones."""
         if name not in self._sources and self._max_label_sets is not None:
-            if len(self._sources) >= MAX_SOURCES or not _fits(name) or name == FOLDED:
+            if len(self._sources) >= MAX_SOURCES or not fits_label(name) or name == FOLDED:
                 return None
             with self._lock:
                 if len(self._sources) < MAX_SOURCES:
@@ -238,17 +237,6 @@ class Totals:
             if name not in self._sources:
                 return None
         return cell.sources.setdefault(name, _SourceCell())
-
-
-def _fits(label: str) -> bool:
-    """Whether a label value is short enough, and text that OTLP can carry (no lone surrogate)."""
-    if len(label) > MAX_LABEL_LENGTH:
-        return False
-    try:
-        label.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class _Ledger:

@@ -30,6 +30,7 @@ from otel_personalization.conventions import (
     DEFAULT_STAGES,
     DEFAULT_SURFACE,
     MAX_CANDIDATES,
+    MAX_LABEL_LENGTH,
     MAX_LOG_VALUE_LENGTH,
     MAX_LOGGED_SOURCES,
     PERSONALIZATION_REASON,
@@ -190,6 +191,17 @@ def namespace_of(value: object) -> str:
 def surface_of(value: object) -> str:
     """A surface as it is counted: trimmed, lower-cased, ``default`` where there is none."""
     return _plain_label(value) or DEFAULT_SURFACE
+
+
+def fits_label(value: str) -> bool:
+    """Whether a label value is short enough, and text that OTLP can carry (no lone surrogate)."""
+    if len(value) > MAX_LABEL_LENGTH:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def count_of(value: object, largest: int = MAX_CANDIDATES) -> int | None:

@@ -20,6 +20,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace as tracing
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -555,6 +556,17 @@ def test_the_lines_of_sources_are_counted_when_they_are_lost():
     hook.record(copy.deepcopy(TRACE))
     hook.flush()
     assert dropped(hook) == 4
+
+
+def test_a_span_that_is_none_loses_its_lines_and_no_others(path, caplog):
+    hook = hook_to(path, log_sources=True)
+    odd_span = tracing.NonRecordingSpan(("no", "span context"))  # type: ignore[arg-type]
+    with tracing.use_span(odd_span):
+        hook.record(copy.deepcopy(TRACE))
+    hook.record(copy.deepcopy(TRACE))
+    hook.flush()
+    assert len(read_lines(path)) == dropped(hook) == 4
+    assert hook.totals.snapshot()[(INTERNAL_ERRORS,)][("log",)] == (1,)
 
 
 def test_an_error_of_ours_is_counted_and_hurts_nobody(path, monkeypatch):

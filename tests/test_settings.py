@@ -100,6 +100,7 @@ def test_a_target_that_is_named_twice_is_one():
         ({"surfaces": ["/home"]}, "'/home' is no"),
         ({"surfaces": [("shop", None)]}, "is no 'namespace/surface'"),
         ({"surfaces": "shop/" + "x" * 65}, "has a name of over 64 characters"),
+        ({"surfaces": "shop/\ud800"}, "or one that UTF-8 cannot carry"),
         ({"surfaces": ["a/b", "c/d"], "max_label_sets": 1}, "it must hold them all"),
         ({"max_label_sets": 0}, "max_label_sets is 0; it can be a whole number from 1 to 116"),
         ({"max_label_sets": 117}, "from 1 to 116"),
