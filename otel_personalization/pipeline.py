@@ -8,7 +8,7 @@
     PersonalizationInstrumentor().instrument(target="ranking.tracing:DecisionTracer.finalize")
 
 The standard ``OTEL_*`` variables of the resource, the OTLP exporter and the export interval are
-honoured; ``OTEL_METRICS_EXPORTER`` is not: it is OTLP that is set up here. Needs
+honoured, and so is ``OTEL_METRICS_EXPORTER`` if it is ``otlp`` or ``none``. Needs
 ``pip install "otel-personalization[otlp]"``; this is the only module that imports the SDK.
 
 A forked worker gets a provider and an exporter of its own, with locks, connections and a
@@ -31,6 +31,7 @@ from otel_personalization.conventions import SCOPE_NAME
 from otel_personalization.forks import call_in_children
 from otel_personalization.meters import PerProcess, PerProcessMeter
 from otel_personalization.metrics import instruments_of, is_of_an_sdk
+from otel_personalization.settings import NONE
 
 try:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
@@ -51,6 +52,7 @@ DEFAULT_EXPORT_TIMEOUT_SECONDS: Final = 2.0
 """Shorter than OpenTelemetry's 10 s: a backend that does not answer must not delay an exit."""
 FOLLOW_UP_SECONDS: Final = 1.0
 PROTOCOLS: Final = ("http/protobuf", "grpc")
+OTLP: Final = "otlp"
 _SHUTDOWN_MILLIS: Final = 2000.0
 
 
@@ -85,7 +87,8 @@ def configure(
 
     Raises:
         RuntimeError: a global MeterProvider has been set already.
-        ValueError: the endpoint is no URL, the protocol is unknown, or a time is not positive.
+        ValueError: the endpoint is no URL, the protocol is unknown, a time is not positive, or
+            ``OTEL_METRICS_EXPORTER`` names another exporter than OTLP's.
     """
     if set_global and is_of_an_sdk(get_meter_provider()):
         raise RuntimeError(
@@ -102,6 +105,12 @@ def configure(
     )
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}; it can be {' or '.join(PROTOCOLS)}")
+    exporter = environment.get("OTEL_METRICS_EXPORTER", "").strip() or OTLP
+    if exporter not in (OTLP, NONE):
+        raise ValueError(
+            f"OTEL_METRICS_EXPORTER is {exporter!r}; it can be {OTLP!r} or {NONE!r}. For other "
+            "exporters set a MeterProvider up yourself, or run under opentelemetry-instrument."
+        )
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
         raise ValueError(
             f"endpoint is {endpoint!r}; it takes a URL, such as 'http://localhost:4318'"
@@ -120,7 +129,13 @@ def configure(
     if service_name is not None:
         attributes["service.name"] = service_name
 
-    pipeline = Pipeline(attributes, endpoint, protocol, export_interval, export_timeout)
+    pipeline = Pipeline(
+        attributes,
+        endpoint,
+        None if exporter == NONE else protocol,
+        export_interval,
+        export_timeout,
+    )
     if set_global:
         set_meter_provider(pipeline)
     return pipeline
@@ -135,7 +150,7 @@ class Pipeline(MeterProvider):
         self,
         resource_attributes: Mapping[str, str],
         endpoint: str | None,
-        protocol: str,
+        protocol: str | None,
         export_interval: float | None,
         export_timeout: float | None,
     ) -> None:
@@ -205,18 +220,22 @@ class Pipeline(MeterProvider):
         with self._lock:
             if self._provider is not None:
                 return self._provider
-            exporter = self._exporter()
-            exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
-            reader = PeriodicExportingMetricReader(
-                exporter,
-                None if self._export_interval is None else self._export_interval * 1000,
-            )
             provider = self._provider = SdkMeterProvider(
-                [reader], self._resource_of_process(), shutdown_on_exit=False
+                () if self._protocol is None else (self._reader(),),
+                self._resource_of_process(),
+                shutdown_on_exit=False,
             )
         for instrument in list(self._observed):
             instrument()
         return provider
+
+    def _reader(self) -> PeriodicExportingMetricReader:
+        exporter = self._exporter()
+        exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
+        interval = self._export_interval
+        return PeriodicExportingMetricReader(
+            exporter, None if interval is None else interval * 1000
+        )
 
     def _exporter(self) -> MetricExporter:
         if self._protocol == "grpc":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_personalization import doctor as doctoring
 from tests.conftest import read_lines
 from tests.otlp_receiver import receiving
 
@@ -194,3 +195,36 @@ def test_a_lost_log_line_is_a_problem(doctor):
         )
     assert code == 1
     assert "problem  its log line could not be written to /dev/full" in out
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("opentelemetry-sdk", "no OpenTelemetry SDK is installed: counters go nowhere"),
+        ("opentelemetry-exporter-otlp-proto", "no OTLP exporter is installed"),
+        ("opentelemetry-distro", "opentelemetry-instrument would set up no SDK"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_the_remedy(missing, says, monkeypatch):
+    present = doctoring._version_of
+    monkeypatch.setattr(
+        doctoring,
+        "_version_of",
+        lambda package: None if package.startswith(missing) else present(package),
+    )
+    found = [finding for finding in doctoring.examine({}) if says in finding.what]
+    assert len(found) == 1
+    assert 'pip install "otel-personalization[otlp]"' in found[0].remedy
+
+
+def test_an_sdk_of_another_version_than_the_api_is_a_problem(monkeypatch):
+    present = doctoring._version_of
+    monkeypatch.setattr(
+        doctoring,
+        "_version_of",
+        lambda package: "1.2" if package == "opentelemetry-sdk" else present(package),
+    )
+    (finding,) = [
+        finding for finding in doctoring.examine({}) if "opentelemetry-sdk is 1.2" in finding.what
+    ]
+    assert finding.level is doctoring.Level.PROBLEM

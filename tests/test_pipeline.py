@@ -233,6 +233,23 @@ def test_a_flush_that_the_backend_does_not_take_is_false_counted_and_warned_of(c
         provider.shutdown()
 
 
+def test_an_exporter_of_none_exports_nothing(monkeypatch):
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider)
+        hook.record(dict(TRACE))
+        assert hook.flush() is True
+        provider.shutdown()
+        assert received.exports == 0
+
+
+def test_another_exporter_is_refused(monkeypatch):
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
+    with pytest.raises(ValueError, match="it can be 'otlp' or 'none'"):
+        pipeline.configure("ranking", set_global=False)
+
+
 def resource_of(received: Received) -> dict[str, str]:
     (resource,) = {series.resource for series in received.series}
     return dict(resource)
