@@ -286,6 +286,8 @@ class _Writer:
             self._write(lines)
             if item is None:
                 _writers.discard(self)
+                if self._output is not None:
+                    self._output.close()
                 return
             if isinstance(item, threading.Event):
                 item.set()

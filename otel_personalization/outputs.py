@@ -37,6 +37,9 @@ class Output(Protocol):
     def forget(self) -> int:
         """Drop what is left of a line that was written in part; says how many lines that is."""
 
+    def close(self) -> None:
+        """Take no more lines. What is not ours stays open."""
+
 
 def output_for(log: str) -> Output | None:
     """The output that `settings.Settings.log` names; None for ``none``.
@@ -80,6 +83,9 @@ class _Descriptor:
         lines, self._rest = int(bool(self._rest)), b""
         return lines
 
+    def close(self) -> None:
+        self.forget()
+
     def _write_bytes(self, data: bytes) -> tuple[int, OSError | None]:
         written = 0
         while written < len(data):
@@ -113,6 +119,10 @@ class _File(_Descriptor):
             return Outcome(len(lines), error)
         outcome = super().write(lines)
         return outcome._replace(lost=outcome.lost + lost)
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._descriptor)
 
     def _is_current(self) -> bool:
         try:
@@ -148,3 +158,6 @@ class _Stream:
 
     def forget(self) -> int:
         return 0
+
+    def close(self) -> None:
+        return

@@ -627,18 +627,22 @@ def test_a_child_leaves_a_torn_line_to_its_parent(path):
     assert path.read_bytes().count(b"torn\n") == 1
 
 
-def test_a_hook_that_is_gone_leaves_no_thread(path):
+def test_a_hook_that_is_gone_leaves_no_thread_and_no_open_file(path):
     def writers() -> int:
         gc.collect()
         return sum(thread.name == "otel-personalization-log" for thread in threading.enumerate())
 
-    before, known = writers(), len(decision_log._writers)
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before, known, files = writers(), len(decision_log._writers), open_files()
     hook = hook_to(path)
     assert writers() == before + 1
     hook.record(dict(TRACE))
     del hook
     wait_for(lambda: writers() <= before)
     assert len(decision_log._writers) <= known
+    assert open_files() <= files
     assert len(read_lines(path)) == 1  # written before it ended
 
 
