@@ -8,12 +8,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from docs import tables
-from otel_personalization.cli import app
 from otel_personalization.conventions import DECISION_LOG_FIELDS
 from otel_personalization.settings import resolve
 from tests.conftest import DATA
@@ -22,13 +21,18 @@ from tests.otlp_receiver import receiving
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-SNIPPETS = [
-    pytest.param(snippet, id=f"{page.stem}-{number}")
-    for page in PAGES
-    for number, snippet in enumerate(
-        re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    )
-]
+
+
+def blocks(language: str) -> list[Any]:
+    """The blocks of code of a language, on all pages."""
+    return [
+        pytest.param(block, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, block in enumerate(
+            re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+        )
+    ]
+
 
 TRACING = """
 class DecisionTracer:
@@ -54,21 +58,28 @@ test_the_tracer_is_instrumented()
 """
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_a_snippet_runs(snippet, tmp_path):
-    """In a process of its own, beside a service as the README has it."""
+@pytest.fixture
+def service(tmp_path):
+    """A folder with a service as the pages have it."""
     (tmp_path / "ranking").mkdir()
     (tmp_path / "ranking" / "__init__.py").touch()
     (tmp_path / "ranking" / "tracing.py").write_text(TRACING)
     (tmp_path / "ranking" / "web.py").write_text("async def app(scope, receive, send): ...")
+    (tmp_path / "app.py").write_text("from ranking.tracing import finalize\nfinalize({})")
+    return tmp_path
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_a_snippet_runs(snippet, service):
+    """In a process of its own."""
     if "def test_" in snippet:
         snippet = AROUND_A_TEST.format(snippet=snippet)
     with receiving() as received:
         program = snippet.replace("http://localhost:4318", received.endpoint)
         done = subprocess.run(
             [sys.executable, "-c", program + "\nimport ranking.tracing"],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(tmp_path), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"},
+            cwd=service,
+            env=os.environ | {"PYTHONPATH": str(service), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"},
             capture_output=True,
             text=True,
             timeout=60,
@@ -121,19 +132,31 @@ def test_every_setting_is_explained_in_the_guide():
 
 
 @pytest.mark.parametrize(
-    "command", re.findall(r"^otel-personalization (replay [^#\n]*)", README, re.MULTILINE)
+    "commands", [block for block in blocks("sh") if not re.match("make|pip", block.values[0])]
 )
-def test_the_commands_run(command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    content = (DATA / "traces.ndjson.gz").read_bytes()
+def test_commands_run(commands, service):
     for name in ("traces.ndjson.gz", "traces.ndjson"):
-        Path(name).write_bytes(content)
-    Path("answers.ndjson").write_bytes((DATA / "responses.ndjson.gz").read_bytes())
-    words, _, stdin = command.partition(" < ")
+        (service / name).write_bytes((DATA / "traces.ndjson.gz").read_bytes())
+    (service / "answers.ndjson").write_bytes((DATA / "responses.ndjson.gz").read_bytes())
     with receiving() as received:
-        words = words.replace("http://localhost:4318", received.endpoint)
-        result = CliRunner().invoke(app, words.split(), input=content if stdin else None)
-    assert result.exit_code == 0, result.output
+        done = subprocess.run(
+            ["bash", "-e", "-c", commands.replace("http://localhost:4318", received.endpoint)],
+            cwd=service,
+            env=os.environ
+            | {
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PYTHONPATH": str(service),
+                "OTEL_EXPORTER_OTLP_ENDPOINT": received.endpoint,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+                "OTEL_TRACES_EXPORTER": "none",
+                "OTEL_LOGS_EXPORTER": "none",
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_picture_shows_the_sample(truth):
