@@ -231,6 +231,8 @@ class _Writer:
         )
         self._in_hand = 0
         """Lines that the thread has taken from the queue and neither written nor lost."""
+        self._given_up = 0
+        """Of these, lines that were counted as lost: not to be counted again, nor waited for."""
         threading.Thread(target=self._run, name="otel-personalization-log", daemon=True).start()
         _writers.add(self)
 
@@ -246,7 +248,7 @@ class _Writer:
 
     def finish(self, timeout: float) -> bool:
         """See `DecisionLog.finish`."""
-        lost = 0 if self.flush(timeout) else self._give_up()
+        lost = 0 if self.flush(0.0 if self._given_up else timeout) else self._give_up()
         if self._output is not None:
             lost += self._output.forget()
         if lost:
@@ -258,7 +260,8 @@ class _Writer:
 
     def _give_up(self) -> int:
         """Take back what was not written yet; says how many lines that is."""
-        lines = self._in_hand
+        in_hand = self._in_hand
+        lines, self._given_up = in_hand - self._given_up, in_hand
         with suppress(Empty):
             while True:
                 item = self.queue.get_nowait()
@@ -306,7 +309,7 @@ class _Writer:
                 self._fail(1, error)
                 continue
             if self._output is None:
-                self._in_hand -= 1
+                self._done_with(1)
             else:
                 yield line.encode() + b"\n"
 
@@ -326,12 +329,17 @@ class _Writer:
     def _fail(self, lines: int, error: Exception) -> None:
         self._totals.add_internal_error(InternalErrorKind.LOG)
         self._lose(lines, error)
-        self._in_hand -= lines
+        self._done_with(lines)
 
     def _write(self, lines: list[bytes]) -> None:
         if lines and self._output is not None:
-            self._lose(*self._output.write(lines))
-            self._in_hand -= len(lines)
+            lost, error = self._output.write(lines)
+            self._lose(max(0, lost - self._given_up), error)
+            self._done_with(len(lines))
+
+    def _done_with(self, lines: int) -> None:
+        self._in_hand -= lines
+        self._given_up = max(0, self._given_up - lines)
 
     def _lose(self, lines: int, error: Exception | None) -> None:
         if lines:

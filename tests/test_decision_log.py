@@ -542,6 +542,25 @@ def test_what_is_not_written_by_the_end_is_counted(path):
     assert len(pipe.lines(decisions - lost)) == decisions - lost
 
 
+def test_a_second_end_neither_counts_again_nor_waits_again(path):
+    """A server's shutdown may be followed by exit handlers."""
+    pipe = Stalled(path)
+    hook = hook_to(path)
+    for _ in range(1000):
+        hook.record(dict(TRACE))
+    assert not hook.finish(0.3)
+    lost = dropped(hook)
+    hook.record(dict(TRACE))
+    began = time.monotonic()
+    assert hook._log is not None
+    assert not hook._log.finish(20)
+    assert time.monotonic() - began < 10
+    assert dropped(hook) == lost + 1
+    pipe.lines(1000 - lost)
+    hook.flush(20)  # the reader has gone: what the writer held is lost now, and was counted before
+    assert dropped(hook) == lost + 1
+
+
 def test_a_full_disk_loses_lines_and_counts_them(caplog):
     hook = hook_to("/dev/full")
     for _ in range(500):
