@@ -203,7 +203,7 @@ class PersonalizationHook:
         """
         until = monotonic() + timeout
         written = self._log is None or self._log.finish(timeout / 3)
-        return self._instruments.flush(max(0.0, until - monotonic())) and written
+        return self._instruments.finish(max(0.0, until - monotonic())) and written
 
     # --- for wrapping.Recorder ----------------------------------------------------------------
 

@@ -48,8 +48,11 @@ from otel_personalization.warner import Warner
 
 _logger = logging.getLogger(__name__)
 
-_EXIT_FLUSH_SECONDS = 2.0
-"""Time for the flush before the provider's own last one. Both must fit in 5 s at exit."""
+_EXIT_FLUSH_SECONDS = 1.5
+"""Time for the flush before the provider's own last one. With it, and with the time for the log
+lines before, it must fit in 5 s at exit, of which the server needs a part."""
+_WORKER_FLUSH_SECONDS = 4.0
+"""The same for a worker of multiprocessing, where no other flush follows."""
 _CREATE_SECONDS = 5.0
 """Creating the instruments takes milliseconds; after this long a lock will never open."""
 
@@ -90,6 +93,12 @@ def instruments_of(meter_provider: MeterProvider | None = None) -> Instruments:
     return instruments
 
 
+def gave_up_on(provider: MeterProvider) -> bool:
+    """Whether the last flush of a process that ends was in vain."""
+    instruments = _registry.get(provider)
+    return instruments is not None and instruments.gave_up
+
+
 _registry: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
 _registry_lock = threading.Lock()
 
@@ -127,6 +136,8 @@ class Instruments:
         _registry[provider] = self
 
     def _start_from_nothing(self) -> None:
+        self.gave_up = False
+        """Whether the last flush of a process that ends was in vain: none waits for one again."""
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._observed: set[Counter] = set()
@@ -187,7 +198,7 @@ class Instruments:
         self._follow_up()
 
     def _flush_as_worker_ends(self) -> None:
-        seconds = 2 * _EXIT_FLUSH_SECONDS
+        seconds = _WORKER_FLUSH_SECONDS
         multiprocessing.util.Finalize(None, self.flush, args=(seconds,), exitpriority=100)
 
     def _retire(self) -> None:
@@ -284,9 +295,14 @@ class Instruments:
 
         return self._call_flusher(collect_and_export, timeout)
 
+    def finish(self, timeout: float) -> bool:
+        """As `flush`, at the end of a process. Exit handlers that run then do not wait again."""
+        self.gave_up = not self.flush(timeout)
+        return not self.gave_up
+
     def _at_exit(self) -> None:
         finish_all()
-        if self.hides_growth():
+        if self.hides_growth() and not self.gave_up:
             seconds = _EXIT_FLUSH_SECONDS
             self._call_flusher(lambda: self._collect_and_export(seconds), seconds)
         self._exiting = True

@@ -30,7 +30,7 @@ from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_
 from otel_personalization.conventions import SCOPE_NAME
 from otel_personalization.forks import call_in_children
 from otel_personalization.meters import PerProcess, PerProcessMeter
-from otel_personalization.metrics import instruments_of, is_of_an_sdk
+from otel_personalization.metrics import gave_up_on, instruments_of, is_of_an_sdk
 from otel_personalization.settings import NONE
 
 try:
@@ -54,6 +54,8 @@ FOLLOW_UP_SECONDS: Final = 1.0
 PROTOCOLS: Final = ("http/protobuf", "grpc")
 OTLP: Final = "otlp"
 _SHUTDOWN_MILLIS: Final = 2000.0
+_SHUTDOWN_MILLIS_IN_VAIN: Final = 300.0
+"""Where the process has waited for the backend already, such as an ASGI server's at SIGINT."""
 
 
 def configure(
@@ -283,7 +285,9 @@ class Pipeline(MeterProvider):
         # The instruments' own exit handler has seen to what the last collection would hide.
         if not self._shut_down:
             self._shut_down = True
-            self._sdk_provider().shutdown(_SHUTDOWN_MILLIS)
+            self._sdk_provider().shutdown(
+                _SHUTDOWN_MILLIS_IN_VAIN if gave_up_on(self) else _SHUTDOWN_MILLIS
+            )
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()

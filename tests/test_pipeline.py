@@ -120,6 +120,15 @@ def test_workers_of_multiprocessing_lose_nothing(kind):
         assert received.problems() == []
 
 
+def test_an_exit_after_a_finish_in_vain_does_not_wait_again():
+    """It may come after an ASGI server's shutdown; both must fit in 5 s."""
+    with receiving() as received:
+        received.delay = threading.Event()  # nothing is answered
+        done = run_program("ends_in_vain", received.endpoint)
+        received.delay.set()
+    assert done["seconds"] < 1.5  # as long as the flush alone would wait
+
+
 # --- forks at the worst moment ----------------------------------------------------------------
 
 
