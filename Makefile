@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-.PHONY: help demo test test-oldest lint bench docs clean
+.PHONY: help demo test test-oldest e2e lint bench docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -20,6 +20,9 @@ test: lint       ## run the linters, the type checker and all tests
 
 test-oldest: $(OLDEST)/.installed   ## run the tests with the oldest supported dependencies
 	$(OLDEST)/bin/python -m pytest -p no:cacheprovider
+
+e2e: $(INSTALLED)   ## run the tests against real servers, five minutes
+	$(BIN)/python -m pytest tests/e2e
 
 lint: $(INSTALLED)   ## run the linters and the type checker
 	$(BIN)/ruff format --check .

@@ -126,14 +126,14 @@ def words(attributes: Any) -> frozenset[tuple[str, str]]:
 
 
 @contextmanager
-def receiving(protocol: str = "http/protobuf") -> Iterator[Received]:
-    """A server on a free port of loopback."""
-    with _http() if protocol == "http/protobuf" else _grpc() as received:
+def receiving(protocol: str = "http/protobuf", port: int = 0) -> Iterator[Received]:
+    """A server on loopback; over HTTP on this port, or on a free one."""
+    with _http(port) if protocol == "http/protobuf" else _grpc() as received:
         yield received
 
 
 @contextmanager
-def _http() -> Iterator[Received]:
+def _http(port: int) -> Iterator[Received]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -149,7 +149,7 @@ def _http() -> Iterator[Received]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     received = Received(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
