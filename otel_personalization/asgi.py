@@ -22,8 +22,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-_FLUSH_SECONDS: Final = 3.0
-"""Of the 5 s in which a process should end."""
+_FLUSH_SECONDS: Final = 2.5
+"""Of the 5 s in which a server should end; uvicorn itself takes up to 2 s to end its workers."""
 _LAST_MESSAGES: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
 

@@ -93,10 +93,13 @@ def instruments_of(meter_provider: MeterProvider | None = None) -> Instruments:
     return instruments
 
 
-def gave_up_on(provider: MeterProvider) -> bool:
-    """Whether the last flush of a process that ends was in vain."""
+def is_worth_a_wait(provider: MeterProvider) -> bool:
+    """Whether a process that ends has something to tell on it, and has not waited in vain yet."""
     instruments = _registry.get(provider)
-    return instruments is not None and instruments.gave_up
+    if instruments is None or instruments.gave_up:
+        return False
+    snapshot = instruments.totals.snapshot()
+    return any(any(values) for rows in snapshot.values() for values in rows.values())
 
 
 _registry: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()

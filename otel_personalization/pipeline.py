@@ -30,7 +30,7 @@ from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_
 from otel_personalization.conventions import SCOPE_NAME
 from otel_personalization.forks import call_in_children
 from otel_personalization.meters import PerProcess, PerProcessMeter
-from otel_personalization.metrics import gave_up_on, instruments_of, is_of_an_sdk
+from otel_personalization.metrics import instruments_of, is_of_an_sdk, is_worth_a_wait
 from otel_personalization.settings import NONE
 
 try:
@@ -54,8 +54,9 @@ FOLLOW_UP_SECONDS: Final = 1.0
 PROTOCOLS: Final = ("http/protobuf", "grpc")
 OTLP: Final = "otlp"
 _SHUTDOWN_MILLIS: Final = 2000.0
-_SHUTDOWN_MILLIS_IN_VAIN: Final = 300.0
-"""Where the process has waited for the backend already, such as an ASGI server's at SIGINT."""
+_BRIEF_SHUTDOWN_MILLIS: Final = 300.0
+"""Where nothing was counted, as in a server's master, which ends after its workers have waited; or
+where the process has waited for the backend already, as an ASGI server's does at SIGINT."""
 
 
 def configure(
@@ -171,6 +172,7 @@ class Pipeline(MeterProvider):
         self._shut_down = False
         self._observed: list[PerProcess[Any]] = []
         """Observable instruments of the host's, which each process has to make."""
+        self._has_other_meters = False
         call_in_children(self._after_fork_in_child)
         self._sdk_provider()
         atexit.register(self._at_exit)
@@ -192,8 +194,10 @@ class Pipeline(MeterProvider):
         def make() -> Meter:
             return self._sdk_provider().get_meter(name, version, schema_url, attributes)
 
-        # Ours know of forks.
-        return make() if name == SCOPE_NAME else PerProcessMeter(name, make, self._observed.append)
+        if name == SCOPE_NAME:  # ours know of forks
+            return make()
+        self._has_other_meters = True
+        return PerProcessMeter(name, make, self._observed.append)
 
     def collect_and_export(self, timeout_millis: float) -> None:
         """Collect once, and export that.
@@ -285,9 +289,8 @@ class Pipeline(MeterProvider):
         # The instruments' own exit handler has seen to what the last collection would hide.
         if not self._shut_down:
             self._shut_down = True
-            self._sdk_provider().shutdown(
-                _SHUTDOWN_MILLIS_IN_VAIN if gave_up_on(self) else _SHUTDOWN_MILLIS
-            )
+            waits = self._has_other_meters or is_worth_a_wait(self)
+            self._sdk_provider().shutdown(_SHUTDOWN_MILLIS if waits else _BRIEF_SHUTDOWN_MILLIS)
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()

@@ -120,13 +120,24 @@ def test_workers_of_multiprocessing_lose_nothing(kind):
         assert received.problems() == []
 
 
-def test_an_exit_after_a_finish_in_vain_does_not_wait_again():
-    """It may come after an ASGI server's shutdown; both must fit in 5 s."""
+@pytest.mark.parametrize("what", ["finish", "nothing"])
+def test_an_exit_does_not_wait_again_nor_for_nothing(what):
+    """An ASGI server's shutdown has waited before, and so have the workers of a master: all of it
+    must fit in 5 s."""
+    assert seconds_to_exit(what) < 1.5
+
+
+@pytest.mark.parametrize("what", ["counted", "host"])
+def test_an_exit_waits_for_a_backend_that_may_answer(what):
+    assert 1.5 < seconds_to_exit(what) < 4.5
+
+
+def seconds_to_exit(what: str) -> float:
     with receiving() as received:
         received.delay = threading.Event()  # nothing is answered
-        done = run_program("ends_in_vain", received.endpoint)
+        done = run_program("ends_in_vain", received.endpoint, what)
         received.delay.set()
-    assert done["seconds"] < 1.5  # as long as the flush alone would wait
+    return done["seconds"]
 
 
 # --- forks at the worst moment ----------------------------------------------------------------

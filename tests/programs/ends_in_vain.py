@@ -1,6 +1,10 @@
-"""Finishes, as a server does at its shutdown, and then exits; no backend answers.
+"""Ends while no backend answers.
 
-Prints how long the exit handlers took after that.
+    python -m tests.programs.ends_in_vain ENDPOINT WHAT
+
+WHAT comes before: `finish`, as of a server at its shutdown; `nothing`, as in a server's master;
+`counted`, or `host` for an instrument of the host's own: these are worth a wait. Prints how long
+the exit handlers took.
 """
 
 import atexit
@@ -8,15 +12,23 @@ import json
 import sys
 import time
 
-finished = 0.0
-atexit.register(lambda: print(json.dumps({"seconds": time.monotonic() - finished})))  # the last
+ending = 0.0
+atexit.register(lambda: print(json.dumps({"seconds": time.monotonic() - ending})))  # the last
 
 from otel_personalization import PersonalizationHook, pipeline  # noqa: E402
 
+TRACE = {"namespace": "shop", "surface": "home"}
+
 if __name__ == "__main__":
-    pipeline.configure("ranking", endpoint=sys.argv[1])
+    _, endpoint, what = sys.argv
+    provider = pipeline.configure("ranking", endpoint=endpoint)
     hook = PersonalizationHook()
-    hook.record({"namespace": "shop", "surface": "home"})
-    assert not hook.finish(0.5)
-    hook.record({"namespace": "shop", "surface": "new"})
-    finished = time.monotonic()
+    if what == "finish":
+        hook.record(dict(TRACE))
+        assert not hook.finish(0.5)
+        hook.record({**TRACE, "surface": "new"})
+    elif what == "counted":
+        hook.record(dict(TRACE))
+    elif what == "host":
+        provider.get_meter("host").create_counter("requests").add(1)
+    ending = time.monotonic()
