@@ -48,7 +48,7 @@ from otel_personalization.warner import Warner
 
 _logger = logging.getLogger(__name__)
 
-_EXIT_FLUSH_SECONDS = 1.5
+_EXIT_FLUSH_SECONDS = 1.2
 """Time for the flush before the provider's own last one. With it, and with the time for the log
 lines before, it must fit in 5 s at exit, of which the server needs a part."""
 _WORKER_FLUSH_SECONDS = 4.0
