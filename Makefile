@@ -10,7 +10,7 @@ OLDEST := .venv-oldest
 .PHONY: help demo test test-oldest e2e lint bench docs clean
 
 help:            ## show this
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(INSTALLED)   ## run a ranking service with simulated users, and show what is counted
 	@$(BIN)/python -m examples.demo
