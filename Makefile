@@ -15,7 +15,7 @@ help:            ## show this
 demo: $(INSTALLED)   ## run a ranking service with simulated users, and show what is counted
 	@$(BIN)/python -m examples.demo
 
-test: lint       ## run the linters, the type checker and all tests
+test: lint       ## run the linters, the type checker and all tests but those of e2e
 	$(BIN)/python -m pytest
 
 test-oldest: $(OLDEST)/.installed   ## run the tests with the oldest supported dependencies
