@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from otel_personalization.hook import PersonalizationHook
-from otel_personalization.instrumentor import PersonalizationInstrumentor
+from otel_personalization.metrics import finish_process
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -24,20 +23,18 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 _FLUSH_SECONDS: Final = 2.5
 """Of the 5 s in which a server should end; uvicorn itself takes up to 2 s to end its workers."""
-_LAST_MESSAGES: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
+_SHUTDOWN: Final = "lifespan.shutdown"
 
 
 class FlushAtShutdown:
     """An ASGI application that flushes counters and log lines when the one within has shut down.
 
-    Args:
-        app: the application. It need not know of the lifespan protocol.
-        hook: whose counters and lines; the instrumented one, if None.
+    Those of the whole process, whoever counts. The application within need not know of the lifespan
+    protocol; what it does with it is passed on as it is.
     """
 
-    def __init__(self, app: Application, hook: PersonalizationHook | None = None) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
-        self._hook = hook
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve; as ASGI has it."""
@@ -47,38 +44,39 @@ class FlushAtShutdown:
             await self._app(scope, receive, send)
 
     async def _live(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        received: list[Message] = []
-        answered = False
+        received: list[str] = []
+        sent: list[str] = []
+        is_flushed = False
 
-        async def remember() -> Message:
-            received.append(await receive())
-            return received[-1]
+        async def note_and_receive() -> Message:
+            message = await receive()
+            received.append(message["type"])
+            return message
 
         async def flush_and_send(message: Message) -> None:
-            nonlocal answered
-            answered = True
-            if message["type"] in _LAST_MESSAGES:
-                self._flush()
+            nonlocal is_flushed
+            if message["type"].startswith(_SHUTDOWN):
+                finish_process(_FLUSH_SECONDS)
+                is_flushed = True
+            sent.append(message["type"])
             await send(message)
 
         try:
-            await self._app(scope, remember, flush_and_send)
-        except Exception:
-            if answered:
-                raise
-        if not answered:  # it does not know of the protocol
-            if not received:
-                await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            self._flush()
-            await send({"type": "lifespan.shutdown.complete"})
-
-    def _flush(self) -> None:
-        hook = self._hook
-        if hook is None:
             try:
-                hook = PersonalizationInstrumentor().hook
-            except RuntimeError:  # nothing is instrumented
+                await self._app(scope, note_and_receive, flush_and_send)
+            except Exception:
+                if received or sent:
+                    raise
+            # It does not know of the protocol, or ends its part of it early.
+            if not received:
+                await note_and_receive()
+            if not sent:
+                await send({"type": "lifespan.startup.complete"})
+            elif sent[0] != "lifespan.startup.complete":
                 return
-        hook.finish(_FLUSH_SECONDS)
+            if _SHUTDOWN not in received:
+                await note_and_receive()
+                await flush_and_send({"type": f"{_SHUTDOWN}.complete"})
+        finally:
+            if not is_flushed:
+                finish_process(_FLUSH_SECONDS)

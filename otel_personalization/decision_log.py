@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import math
-import multiprocessing.util
 import os
 import random
 import threading
@@ -45,7 +44,7 @@ from otel_personalization.conventions import (
     SOURCE_EVENT,
     InternalErrorKind,
 )
-from otel_personalization.forks import call_in_children
+from otel_personalization.forks import call_as_worker_ends, call_in_children
 from otel_personalization.outputs import MAX_WRITE_BYTES, Output, output_for
 from otel_personalization.settings import Settings
 from otel_personalization.totals import Totals
@@ -63,6 +62,7 @@ _logger = logging.getLogger(__name__)
 _line_logger = logging.getLogger(DECISION_LOGGER)
 
 _FINISH_SECONDS: Final = 0.5
+_SAY_SECONDS: Final = 0.1
 _GATHER_SECONDS: Final = 0.02
 """How long the writer lets decisions come together: it then takes Python's lock once for all."""
 _TIGHT_LENGTH: Final = 32
@@ -135,8 +135,7 @@ class DecisionLog:
             self._writer.queue.put(entry)
             return
         self._totals.add_dropped_log_records(entry.lines)
-        # Aside, because whoever does not take the lines may not take the warning either.
-        self._warner.warn_aside(
+        self._warner.warn(
             "full",
             "Log lines are dropped: %s does not take them as fast as decisions are made.",
             self._settings.log,
@@ -163,11 +162,11 @@ class DecisionLog:
 
     def _start(self) -> None:
         self._writer = _Writer(self._settings, self._totals, self._warner, self._output)
-        weakref.finalize(self, self._writer.stop).atexit = False
+        self._stop = weakref.finalize(self, self._writer.stop)
+        self._stop.atexit = False
 
     def _start_in_child(self) -> None:
-        if self._output is not None:
-            self._output.forget()  # the parent will complete it
+        self._stop.detach()  # with the parent's writer, and what waits there
         self._start()
 
     def _is_sampled(self, decision_id: str | None) -> bool:
@@ -192,23 +191,18 @@ _writers: Final[set[_Writer]] = set()
 """Those of this process that have not ended; a log may be gone before its lines are written."""
 
 
-def finish_all() -> None:
-    """Finish every log of the process, in half a second: at its end.
+def finish_all(timeout: float = _FINISH_SECONDS) -> None:
+    """Finish every log of the process, at its end.
 
     It comes before the last collection of the counters, so that they tell what was lost.
     """
-    until = time.monotonic() + _FINISH_SECONDS
+    until = time.monotonic() + timeout
     for writer in list(_writers):
         writer.finish(max(0.0, until - time.monotonic()))
 
 
-def _finish_as_worker_ends(_: object) -> None:
-    multiprocessing.util.Finalize(None, finish_all, exitpriority=200)
-
-
 atexit.register(finish_all)
-# Workers of multiprocessing end without exit handlers, but run finalizers of its own.
-multiprocessing.util.register_after_fork(finish_all, _finish_as_worker_ends)
+call_as_worker_ends(finish_all, priority=200)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_writers.clear)
 
@@ -229,10 +223,13 @@ class _Writer:
             rename_fields={"levelname": "level", "name": "logger"},
             json_encoder=json.JSONEncoder,
         )
+        self._lock = threading.Lock()
         self._in_hand = 0
         """Lines that the thread has taken from the queue and neither written nor lost."""
-        self._given_up = 0
-        """Of these, lines that were counted as lost: not to be counted again, nor waited for."""
+        self._batch = 0
+        """Changes when what is in hand is given up: the thread then drops the rest of it."""
+        self._is_stalled = False
+        """Whether it was waited for in vain, and has not gone on since."""
         threading.Thread(target=self._run, name="otel-personalization-log", daemon=True).start()
         _writers.add(self)
 
@@ -248,100 +245,151 @@ class _Writer:
 
     def finish(self, timeout: float) -> bool:
         """See `DecisionLog.finish`."""
-        lost = 0 if self.flush(0.0 if self._given_up else timeout) else self._give_up()
-        if self._output is not None:
-            lost += self._output.forget()
+        lost = 0 if self.flush(0.0 if self._is_stalled else timeout) else self._give_up()
         if lost:
             self._totals.add_dropped_log_records(lost)
-            self._warner.warn_aside(
+            self._warner.warn(
                 "finish", "Log lines were lost: %s did not take them in time.", self._settings.log
             )
+            self._warner.wait(_SAY_SECONDS)
         return not lost
 
     def _give_up(self) -> int:
-        """Take back what was not written yet; says how many lines that is."""
-        in_hand = self._in_hand
-        lines, self._given_up = in_hand - self._given_up, in_hand
+        """Take back what was not written yet; says how many lines that is.
+
+        A write that is being made may succeed all the same: up to 4 KiB of lines are then both.
+        """
+        self._is_stalled = True
+        lines = self._abandon()
+        is_to_stop = False
         with suppress(Empty):
             while True:
                 item = self.queue.get_nowait()
                 if isinstance(item, Entry):
                     lines += item.lines
+                elif item is None:
+                    is_to_stop = True
+                else:
+                    item.set()  # of another flush
+        if is_to_stop:
+            self.stop()
         return lines
+
+    def _abandon(self) -> int:
+        with self._lock:
+            lines, self._in_hand = self._in_hand, 0
+            self._batch += 1
+        return lines
+
+    # --- in the thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
-            item = self.queue.get()
-            if isinstance(item, Entry):
-                time.sleep(_GATHER_SECONDS)
-            lines: list[bytes] = []
-            size = 0
-            with suppress(Empty):
-                while isinstance(item, Entry):
-                    self._in_hand += item.lines
-                    for line in self._lines(item):
-                        if size + len(line) > MAX_WRITE_BYTES:
-                            self._write(lines)
-                            lines, size = [], 0
-                        lines.append(line)
-                        size += len(line)
-                    item = self.queue.get_nowait()
-            self._write(lines)
-            if item is None:
+            try:
+                item = self._write_next()
+            except BaseException as error:  # whatever it is, there is no other writer
+                self._totals.add_internal_error(InternalErrorKind.LOG)
+                self._lose(self._abandon(), error)
+                continue
+            if isinstance(item, threading.Event):
+                item.set()
+            elif item is None:
                 _writers.discard(self)
                 if self._output is not None:
                     self._output.close()
                 return
-            if isinstance(item, threading.Event):
-                item.set()
 
-    def _lines(self, entry: Entry) -> Iterator[bytes]:
+    def _write_next(self) -> Entry | threading.Event | None:
+        """Write the entries that wait, up to the first thing that is none; returns that."""
+        item = self.queue.get()
+        self._is_stalled = False
+        batch = self._take(item)
+        if isinstance(item, Entry):
+            time.sleep(_GATHER_SECONDS)
+        lines: list[bytes] = []
+        size = 0
+        with suppress(Empty):
+            while isinstance(item, Entry):
+                for line in self._lines(item, batch):
+                    if size + len(line) > MAX_WRITE_BYTES:
+                        self._write(lines, batch)
+                        lines, size = [], 0
+                    lines.append(line)
+                    size += len(line)
+                item = self.queue.get_nowait()
+                if (current := self._take(item)) != batch:  # what came before was given up
+                    batch, lines, size = current, [], 0
+        self._write(lines, batch)
+        return item
+
+    def _take(self, item: Entry | threading.Event | None) -> int:
+        """Have it in hand; returns of which batch it is."""
+        with self._lock:
+            if isinstance(item, Entry):
+                self._in_hand += item.lines
+            return self._batch
+
+    def _is_done_with(self, lines: int, batch: int) -> bool:
+        """Have them in hand no more. False where they were given up, and counted, before."""
+        with self._lock:
+            if batch != self._batch:
+                return False
+            self._in_hand -= lines
+            return True
+
+    def _lines(self, entry: Entry, batch: int) -> Iterator[bytes]:
         settings = self._settings
         try:
             each = list(_fields(entry, settings.log_sample, settings.log_user_hash))
         except Exception as error:  # of a span that is none of OpenTelemetry's, say
-            self._fail(entry.lines, error)
+            self._fail(entry.lines, batch, error)
             return
         for fields in each:
-            try:
-                line = self._line(fields, entry.time_ns)
-            except Exception as error:
-                self._fail(1, error)
-                continue
-            if self._output is None:
-                self._done_with(1)
-            else:
+            line = self._line(fields)
+            is_propagated = self._propagate(fields, entry.time_ns)
+            if self._output is not None:
                 yield line.encode() + b"\n"
+            elif self._is_done_with(1, batch) and not is_propagated:
+                self._lose(1, None)
 
-    def _line(self, fields: dict[str, Any], time_ns: int) -> str:
-        record = _line_logger.makeRecord(DECISION_LOGGER, logging.INFO, "", 0, fields, (), None)
-        record.created = time_ns / 1e9
+    def _line(self, fields: dict[str, Any]) -> str:
+        # Not the logger's way to make a record: fields that the host adds to its records, to all of
+        # them, are not in the contract.
+        record = logging.LogRecord(DECISION_LOGGER, logging.INFO, "", 0, fields, (), None)
         line = self._formatter.format(record)
         if len(line) >= MAX_LOG_LINE_BYTES:
             _cut(fields, _TIGHT_LENGTH, _TIGHT_SOURCES)
             line = self._formatter.format(record)
-        if self._settings.log_propagate:
+        return line
+
+    def _propagate(self, fields: dict[str, Any], time_ns: int) -> bool:
+        if not self._settings.log_propagate:
+            return False
+        try:
+            record = _line_logger.makeRecord(DECISION_LOGGER, logging.INFO, "", 0, fields, (), None)
+            record.created = time_ns / 1e9
             # A host that configures logging switches off the loggers that it does not name.
             _line_logger.disabled = False
             _line_logger.handle(record)
-        return line
+        except BaseException as error:  # it may even mean to exit
+            self._totals.add_internal_error(InternalErrorKind.LOG)
+            self._warner.warn("propagate", "A handler of log lines raised: %r.", error)
+            return False
+        return True
 
-    def _fail(self, lines: int, error: Exception) -> None:
+    def _fail(self, lines: int, batch: int, error: Exception) -> None:
         self._totals.add_internal_error(InternalErrorKind.LOG)
-        self._lose(lines, error)
-        self._done_with(lines)
+        if self._is_done_with(lines, batch):
+            self._lose(lines, error)
 
-    def _write(self, lines: list[bytes]) -> None:
-        if lines and self._output is not None:
-            lost, error = self._output.write(lines)
-            self._lose(max(0, lost - self._given_up), error)
-            self._done_with(len(lines))
+    def _write(self, lines: list[bytes], batch: int) -> None:
+        if not lines or self._output is None or batch != self._batch:
+            return
+        lost, error = self._output.write(lines)
+        if self._is_done_with(len(lines), batch):
+            self._lose(lost, error)
 
-    def _done_with(self, lines: int) -> None:
-        self._in_hand -= lines
-        self._given_up = max(0, self._given_up - lines)
-
-    def _lose(self, lines: int, error: Exception | None) -> None:
+    def _lose(self, lines: int, error: BaseException | None) -> None:
         if lines:
             self._totals.add_dropped_log_records(lines)
         if error is not None:

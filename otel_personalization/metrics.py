@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import multiprocessing.util
 import os
 import threading
 import weakref
@@ -41,7 +40,7 @@ from otel_personalization.conventions import (
     InternalErrorKind,
 )
 from otel_personalization.decision_log import finish_all
-from otel_personalization.forks import call_in_children
+from otel_personalization.forks import call_as_worker_ends, call_in_children
 from otel_personalization.totals import LabelSet, Snapshot, Totals
 from otel_personalization.version import __version__
 from otel_personalization.warner import Warner
@@ -53,6 +52,8 @@ _EXIT_FLUSH_SECONDS = 1.2
 lines before, it must fit in 5 s at exit, of which the server needs a part."""
 _WORKER_FLUSH_SECONDS = 4.0
 """The same for a worker of multiprocessing, where no other flush follows."""
+_SAY_SECONDS = 0.1
+"""Time for a warning to be logged, where the process may end next."""
 _CREATE_SECONDS = 5.0
 """Creating the instruments takes milliseconds; after this long a lock will never open."""
 
@@ -100,6 +101,19 @@ def is_worth_a_wait(provider: MeterProvider) -> bool:
         return False
     snapshot = instruments.totals.snapshot()
     return any(any(values) for rows in snapshot.values() for values in rows.values())
+
+
+def finish_process(timeout: float) -> None:
+    """Have all lines written and all counters exported, where a process ends without exit handlers.
+
+    Args:
+        timeout: seconds to wait at most; lines get a third of it, and what is left of them then is
+            counted as dropped.
+    """
+    until = monotonic() + timeout
+    finish_all(timeout / 3)
+    for instruments in list(_registry.values()):
+        instruments.finish(max(0.0, until - monotonic()))
 
 
 _registry: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
@@ -196,13 +210,11 @@ class Instruments:
             # that of the provider, which has been made by now.
             atexit.register(self._at_exit)
             weakref.finalize(provider, self._retire).atexit = False
-            # Workers of multiprocessing end without exit handlers, but run finalizers of its own.
-            multiprocessing.util.register_after_fork(self, Instruments._flush_as_worker_ends)
+            call_as_worker_ends(self._flush_as_worker_ends, priority=100)
         self._follow_up()
 
     def _flush_as_worker_ends(self) -> None:
-        seconds = _WORKER_FLUSH_SECONDS
-        multiprocessing.util.Finalize(None, self.flush, args=(seconds,), exitpriority=100)
+        self.flush(_WORKER_FLUSH_SECONDS)
 
     def _retire(self) -> None:
         """The provider is gone: nobody is left to call."""
@@ -300,8 +312,9 @@ class Instruments:
 
     def finish(self, timeout: float) -> bool:
         """As `flush`, at the end of a process. Exit handlers that run then do not wait again."""
-        self.gave_up = not self.flush(timeout)
-        return not self.gave_up
+        is_flushed = self.flush(timeout)
+        self.gave_up = self._flusher is not None and not is_flushed
+        return is_flushed
 
     def _at_exit(self) -> None:
         finish_all()
@@ -319,6 +332,7 @@ class Instruments:
         except Exception as error:
             self.totals.add_internal_error(InternalErrorKind.FLUSH)
             self._warner.warn("flush", "The counters could not be flushed: %r.", error)
+            self._warner.wait(_SAY_SECONDS)
             return False
         return True
 

@@ -18,6 +18,7 @@ from otel_personalization.settings import NONE, STDERR, STDOUT
 
 MAX_WRITE_BYTES: Final = getattr(select, "PIPE_BUF", 512)
 """Of several processes that share a pipe, writes of up to so many bytes do not mix (POSIX)."""
+_STANDARD: Final = (1, 2)
 
 
 class Outcome(NamedTuple):
@@ -34,9 +35,6 @@ class Output(Protocol):
     def write(self, lines: Sequence[bytes]) -> Outcome:
         """Write lines, each with its newline. It may take as long as whoever reads them."""
 
-    def forget(self) -> int:
-        """Drop what is left of a line that was written in part; says how many lines that is."""
-
     def close(self) -> None:
         """Take no more lines. What is not ours stays open."""
 
@@ -45,7 +43,7 @@ def output_for(log: str) -> Output | None:
     """The output that `settings.Settings.log` names; None for ``none``.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError, ValueError: the file cannot be opened.
     """
     if log == NONE:
         return None
@@ -55,36 +53,43 @@ def output_for(log: str) -> Output | None:
     if stream is None:  # closed before Python started
         return _Descriptor(-1)
     try:
-        return _Descriptor(stream.fileno())
-    except (OSError, ValueError, AttributeError):  # a notebook's, or a test's
+        descriptor: object = stream.fileno()
+    except Exception:  # a notebook's, a task queue's, a test's
+        descriptor = None
+    if type(descriptor) is not int or descriptor < 0:
         return _Stream(stream)
+    # Servers redirect the standard ones under their numbers. Any other may be closed one day, and
+    # its number given to a socket.
+    return _Descriptor(descriptor) if descriptor in _STANDARD else _Own(os.dup(descriptor))
 
 
 class _Descriptor:
-    """An open file descriptor."""
+    """An open file descriptor of the host's."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._rest = b""
-        """Of a line that was written in part: it comes first, when there is room again."""
+        self._torn_in = 0
+        """Process in which a write ended within a line: what follows begins a new one."""
 
     def write(self, lines: Sequence[bytes]) -> Outcome:
-        data = self._rest + b"".join(lines)
-        unfinished = len(lines) + bool(self._rest)
+        if self._torn_in == os.getpid():
+            _, error = self._write_bytes(b"\n")
+            if error is not None:
+                return Outcome(len(lines), error)
+        self._torn_in = 0
+        data = b"".join(lines)
         written, error = self._write_bytes(data)
-        unfinished -= data.count(b"\n", 0, written)
-        if written and data[written - 1 : written] != b"\n":
-            self._rest = data[written : data.index(b"\n", written) + 1]
-        elif written or not self._rest:
-            self._rest = b""
-        return Outcome(unfinished - bool(self._rest), error)
-
-    def forget(self) -> int:
-        lines, self._rest = int(bool(self._rest)), b""
-        return lines
+        rest_of_line = written - (data.rfind(b"\n", 0, written) + 1)
+        if rest_of_line and not self._take_back(rest_of_line):
+            self._torn_in = os.getpid()
+        return Outcome(len(lines) - data.count(b"\n", 0, written), error)
 
     def close(self) -> None:
-        self.forget()
+        return
+
+    def _take_back(self, _size: int) -> bool:
+        """Take back the last bytes that were written, if that can be done."""
+        return False
 
     def _write_bytes(self, data: bytes) -> tuple[int, OSError | None]:
         written = 0
@@ -100,7 +105,14 @@ class _Descriptor:
         return written, None
 
 
-class _File(_Descriptor):
+class _Own(_Descriptor):
+    """A file descriptor of our own."""
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _File(_Own):
     """A file, appended to. When it is renamed or removed, as by logrotate, a new one is begun."""
 
     def __init__(self, path: Path) -> None:
@@ -108,21 +120,26 @@ class _File(_Descriptor):
         super().__init__(self._open())
 
     def write(self, lines: Sequence[bytes]) -> Outcome:
-        lost = 0
         try:
             if not self._is_current():
                 descriptor = self._open()
                 os.close(self._descriptor)
                 self._descriptor = descriptor
-                lost = self.forget()
+                self._torn_in = 0
         except OSError as error:
             return Outcome(len(lines), error)
-        outcome = super().write(lines)
-        return outcome._replace(lost=outcome.lost + lost)
+        return super().write(lines)
 
-    def close(self) -> None:
-        super().close()
-        os.close(self._descriptor)
+    def _take_back(self, size: int) -> bool:
+        # On a full disk. Another process's line after ours would be destroyed by what is left here.
+        try:
+            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            if os.fstat(self._descriptor).st_size != end:
+                return False
+            os.ftruncate(self._descriptor, end - size)
+        except OSError:  # no regular file
+            return False
+        return True
 
     def _is_current(self) -> bool:
         try:
@@ -155,9 +172,6 @@ class _Stream:
         except Exception as error:
             return Outcome(len(lines), error)
         return Outcome(0, None)
-
-    def forget(self) -> int:
-        return 0
 
     def close(self) -> None:
         return

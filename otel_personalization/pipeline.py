@@ -205,6 +205,8 @@ class Pipeline(MeterProvider):
         Raises:
             ConnectionError: the backend did not take it.
         """
+        if self._shut_down:
+            return
         provider = self._sdk_provider()
         self._export_failed = False
         provider.force_flush(timeout_millis)

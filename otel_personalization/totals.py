@@ -66,8 +66,9 @@ class Totals:
         call_in_children(self._start_from_nothing)
 
     def _start_from_nothing(self) -> None:
-        # For admitting labels. A new one, for a fork copies the state of the old.
-        self._lock = threading.Lock()
+        # For admitting labels. A new one, for a fork copies the state of the old; one that a signal
+        # handler can take again.
+        self._lock = threading.RLock()
         self._label_sets: set[tuple[str, str]] = set(self._declared)
         self._sources: set[str] = set()
         self._ledgers: list[_Ledger] = []
@@ -188,8 +189,8 @@ class Totals:
                 add(DECISION_COUNTERS, pair, _read_cell(cell))
             for pair, outcomes in list(ledger.outcomes.items()):
                 add(OUTCOME_COUNTERS, pair, _read_outcomes(outcomes))
-            for (counter, labels), count in list(ledger.events.items()):
-                add((counter,), labels, (count,))
+            for (counter, labels), event in list(ledger.events.items()):
+                add((counter,), labels, (event.count,))
         return snapshot
 
     def _ledger(self) -> _Ledger:
@@ -247,10 +248,20 @@ class _Ledger:
     def __init__(self) -> None:
         self.cells: dict[tuple[str, str], _Cell] = {}
         self.outcomes: dict[tuple[str, str], _OutcomeCell] = {}
-        self.events: dict[tuple[Counter, LabelSet], int] = {}
+        self.events: dict[tuple[Counter, LabelSet], _EventCell] = {}
 
     def add(self, counter: Counter, labels: LabelSet, times: int = 1) -> None:
-        self.events[counter, labels] = self.events.get((counter, labels), 0) + times
+        # A cell, for `dict[key] += n` loses what a signal handler adds meanwhile.
+        self.events.setdefault((counter, labels), _EventCell()).count += times
+
+
+class _EventCell:
+    """Running total of one kind of event."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 class _Lease:

@@ -1,12 +1,12 @@
-"""Warnings that do not flood: at most one a minute of each kind."""
+"""Warnings that do not flood: at most one a minute of each kind. Nobody waits for them."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from contextlib import suppress
+import sys
+from _thread import LockType, allocate_lock, start_new_thread
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 INTERVAL_SECONDS: Final = 60.0
 
@@ -21,6 +21,8 @@ class Warner:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._warned: dict[str, float] = {}
+        self._saying: LockType = allocate_lock()
+        """Taken as long as the last warning has not been logged."""
 
     def warn(self, kind: str, message: str, *args: object, exc_info: bool = False) -> None:
         """Log a warning, unless there was one of this kind within the last minute.
@@ -31,23 +33,34 @@ class Warner:
             *args: what stands in the format.
             exc_info: whether to show the traceback of the exception being handled.
         """
-        if self._is_due(kind):
-            self._log(message, args, exc_info)
-
-    def warn_aside(self, kind: str, message: str, *args: object) -> None:
-        """As `warn`, from a thread of its own: for where logging may take long, or for ever."""
-        if self._is_due(kind):
-            with suppress(RuntimeError):  # Python exits, and starts no threads any more
-                threading.Thread(target=self._log, args=(message, args, False), daemon=True).start()
-
-    def _is_due(self, kind: str) -> bool:
         now = monotonic()
         if now - self._warned.get(kind, -INTERVAL_SECONDS) < INTERVAL_SECONDS:
-            return False
+            return
         self._warned[kind] = now
-        return True
+        # In a thread of its own: a handler of the host's writes somewhere, which may take for ever.
+        # A bare one, for `threading` has locks that a signal handler could find taken.
+        saying = self._saying = allocate_lock()
+        saying.acquire()
+        try:
+            start_new_thread(
+                self._log, (message, args, sys.exc_info() if exc_info else None, saying)
+            )
+        except RuntimeError:  # Python exits, and starts no threads any more
+            saying.release()
 
-    def _log(self, message: str, args: tuple[object, ...], exc_info: bool) -> None:
+    def wait(self, timeout: float) -> None:
+        """Wait until what was warned of has been logged: where the process may end next.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
+        saying = self._saying
+        if saying.acquire(timeout=timeout):
+            saying.release()
+
+    def _log(self, message: str, args: tuple[object, ...], exc_info: Any, saying: LockType) -> None:
+        # A host that configures logging switches off the loggers that it does not name.
+        self._logger.disabled = False
         try:
             self._logger.warning(
                 message + " Further ones are counted, and not told, for a minute.",
@@ -56,3 +69,5 @@ class Warner:
             )
         except Exception:
             return  # a filter or handler of the host's raised; what happened is counted in any case
+        finally:
+            saying.release()

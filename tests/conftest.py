@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from otel_personalization import warner
 from otel_personalization.conventions import DECISION_COUNTERS, SOURCE_COUNTERS
 from otel_personalization.totals import Snapshot
 
@@ -39,6 +40,12 @@ def read_ndjson(path: Path) -> list[Any]:
 def read_lines(path: Path) -> list[Any]:
     """The log lines of a file that may not be there yet."""
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_logged_at_once(monkeypatch):
+    """They come from a thread of their own; here a test may look for them at once."""
+    monkeypatch.setattr(warner, "start_new_thread", lambda function, args: function(*args))
 
 
 @pytest.fixture(scope="session")

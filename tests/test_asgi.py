@@ -5,39 +5,43 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from opentelemetry.metrics import NoOpMeterProvider
 
-from otel_personalization import PersonalizationHook
+from otel_personalization import PersonalizationHook, asgi
 from otel_personalization.asgi import FlushAtShutdown
+from tests.conftest import read_lines
+
+STARTED, ENDED = "lifespan.startup.complete", "lifespan.shutdown.complete"
 
 
-class Flushed(PersonalizationHook):
-    def __init__(self, said):
-        super().__init__(meter_provider=NoOpMeterProvider())
-        self._said = said
+@pytest.fixture
+def live(monkeypatch):
+    """Lets an application live; tells what the server was sent and when all was flushed."""
+    said: list[str] = []
+    monkeypatch.setattr(asgi, "finish_process", lambda _: said.append("flushed"))
 
-    def finish(self, timeout=5.0):
-        self._said.append("flushed")
-        return True
+    def live(app, messages=("lifespan.startup", "lifespan.shutdown")):
+        async def run():
+            waiting = iter(messages)
 
+            async def receive():
+                for message in waiting:
+                    return {"type": message}
+                raise asyncio.CancelledError  # of a server that ends
 
-def live(app):
-    """What a server and a hook say while an application lives, in order."""
-    said = []
+            async def send(message):
+                said.append(message["type"])
 
-    async def run():
-        messages = iter(["lifespan.startup", "lifespan.shutdown"])
+            await FlushAtShutdown(app)({"type": "lifespan"}, receive, send)
 
-        async def receive():
-            return {"type": next(messages)}
+        try:
+            asyncio.run(run())
+        except Exception as error:
+            said.append(type(error).__name__)
+        except asyncio.CancelledError:
+            said.append("cancelled")
+        return said
 
-        async def send(message):
-            said.append(message["type"])
-
-        await FlushAtShutdown(app, Flushed(said))({"type": "lifespan"}, receive, send)
-
-    asyncio.run(run())
-    return said
+    return live
 
 
 async def knowing(scope, receive, send):
@@ -46,46 +50,73 @@ async def knowing(scope, receive, send):
         await send({"type": message["type"] + ".complete"})
 
 
-async def failing_at_shutdown(scope, receive, send):
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.failed", "message": "x"})
-
-
 async def refusing(scope, receive, send):
     raise AssertionError(scope["type"])
-
-
-async def receiving_then_refusing(scope, receive, send):
-    await receive()
-    raise ValueError
 
 
 async def ignoring(scope, receive, send):
     return
 
 
-@pytest.mark.parametrize("app", [knowing, refusing, receiving_then_refusing, ignoring])
-def test_it_flushes_before_it_says_that_it_has_shut_down(app):
-    assert live(app) == ["lifespan.startup.complete", "flushed", "lifespan.shutdown.complete"]
+async def receiving_and_returning(scope, receive, send):
+    await receive()
 
 
-def test_it_flushes_where_the_shutdown_fails():
-    assert live(failing_at_shutdown) == [
-        "lifespan.startup.complete",
-        "flushed",
-        "lifespan.shutdown.failed",
-    ]
+async def starting_and_returning(scope, receive, send):
+    await receive()
+    await send({"type": STARTED})
 
 
-def test_a_failed_startup_stays_one():
+@pytest.mark.parametrize(
+    "app", [knowing, refusing, ignoring, receiving_and_returning, starting_and_returning]
+)
+def test_it_flushes_before_it_says_that_it_has_shut_down(live, app):
+    assert live(app) == [STARTED, "flushed", ENDED]
+
+
+def test_it_flushes_where_the_shutdown_fails(live):
     async def app(scope, receive, send):
+        await starting_and_returning(scope, receive, send)
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "x"})
+
+    assert live(app) == [STARTED, "flushed", "lifespan.shutdown.failed"]
+
+
+def test_it_flushes_where_the_application_raises_as_it_shuts_down(live):
+    async def app(scope, receive, send):
+        await starting_and_returning(scope, receive, send)
+        await receive()
+        raise ValueError
+
+    assert live(app) == [STARTED, "flushed", "ValueError"]
+
+
+def test_it_flushes_where_the_application_does_not_answer(live):
+    async def app(scope, receive, send):
+        await starting_and_returning(scope, receive, send)
+        await receive()
+
+    assert live(app) == [STARTED, "flushed"]
+
+
+def test_it_flushes_where_the_server_cancels(live):
+    assert live(knowing, ["lifespan.startup"]) == [STARTED, "flushed", "cancelled"]
+
+
+def test_a_failed_startup_stays_one(live):
+    async def failing(scope, receive, send):
+        await receive()
         await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    async def raising(scope, receive, send):
+        await receive()
         raise RuntimeError("no database")
 
-    with pytest.raises(RuntimeError):
-        live(app)
+    assert live(failing) == ["lifespan.startup.failed", "flushed"]
+    live(raising)
+    assert live(raising)[-2:] == ["flushed", "RuntimeError"]
+    assert STARTED not in live(raising)
 
 
 def test_requests_pass_through():
@@ -107,18 +138,20 @@ def test_requests_pass_through():
     assert said == [{"type": "http.request"}]
 
 
-def test_nothing_instrumented_is_nothing_to_flush():
-    async def run():
-        messages = iter(["lifespan.startup", "lifespan.shutdown"])
-        said = []
+def test_what_any_hook_of_the_process_counted_is_flushed(tmp_path):
+    """Also one that nothing was instrumented with."""
+    path = tmp_path / "decisions.ndjson"
+    hook = PersonalizationHook(log=path)
+    hook.record({})
+    messages = iter(["lifespan.startup", "lifespan.shutdown"])
 
+    async def run():
         async def receive():
             return {"type": next(messages)}
 
-        async def send(message):
-            said.append(message["type"])
+        async def send(message): ...
 
         await FlushAtShutdown(knowing)({"type": "lifespan"}, receive, send)
-        return said
 
-    assert asyncio.run(run())[-1] == "lifespan.shutdown.complete"
+    asyncio.run(run())
+    assert len(read_lines(path)) == 1

@@ -50,16 +50,22 @@ def test_a_folder_that_is_gone_loses_lines_until_it_is_back(tmp_path):
     assert (folder / "log.ndjson").read_bytes() == b"".join(LINES)
 
 
-def test_a_line_that_a_full_disk_tore_is_completed_when_there_is_room(tmp_path):
-    """On a file that cannot grow past a size, set in a process of its own."""
-    done = run_program("full_disk", str(tmp_path / "log.ndjson"))
-    assert done["lost"] == [2, 3, 0]  # of three lines: the second is begun; nothing; all
-    assert done["text"] == "aaaa\nbbbb\ngggg\nhhhh\niiii\n"
-
-
-def test_what_is_left_of_a_torn_line_is_lost_with_the_file(tmp_path):
-    path = str(tmp_path / "log.ndjson")
-    assert run_program("full_disk", path, "rotated")["lost"] == [2, 3, 1]
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("file", "aaaa\ngggg\nhhhh\niiii\n"),
+        ("rotated", "gggg\nhhhh\niiii\n"),
+        ("stdout", "aaaa\nbbb\ngggg\nhhhh\niiii\n"),
+        ("child", "aaaa\nbbb\ngggg\nhhhh\niiii\n"),
+    ],
+)
+def test_a_line_that_a_full_disk_tore_is_lost_and_hurts_no_other(where, text, tmp_path):
+    """On a file that cannot grow past a size. What is left of the line is taken back from a file of
+    ours, and ended elsewhere, by whoever tore it.
+    """
+    done = run_program("full_disk", str(tmp_path / "log.ndjson"), where)
+    assert done["lost"] == [3, 3, 0]  # of four lines, of three, of three
+    assert done["text"] == text
 
 
 def test_a_pipe_that_is_full_and_does_not_block_is_waited_for():
@@ -78,6 +84,42 @@ def test_a_pipe_that_is_full_and_does_not_block_is_waited_for():
         received = [reader.readline() for _ in lines]
         thread.join()
     assert (outcomes, received) == ([(0, None)], lines)
+
+
+@pytest.mark.parametrize("number", [None, -1, True, "1"])
+def test_a_stream_whose_descriptor_is_none_is_written_to(number, monkeypatch):
+    """Such as the one that a task queue puts in the place of stdout."""
+
+    class Stream(io.StringIO):
+        def fileno(self):
+            if number == "1":
+                raise NotImplementedError
+            return number
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert output_for("stdout").write(LINES) == (0, None)
+    assert stream.getvalue() == "0\n1\n2\n3\n4\n"
+
+
+def test_a_descriptor_that_the_host_closes_is_not_written_to_when_it_is_another_s(tmp_path):
+    """A redirected stdout is closed one day, and its number given to a socket."""
+    with (tmp_path / "stdout").open("wb") as stream:
+        original, sys.stdout = sys.stdout, stream
+        try:
+            output = output_for("stdout")
+        finally:
+            sys.stdout = original
+        number = stream.fileno()
+    database = os.open(tmp_path / "database", os.O_WRONLY | os.O_CREAT)
+    if database != number:
+        os.dup2(database, number)
+    assert output.write(LINES) == (0, None)
+    assert (tmp_path / "database").read_bytes() == b""
+    assert (tmp_path / "stdout").read_bytes() == b"0\n1\n2\n3\n4\n"
+    output.close()
+    for descriptor in {database, number}:
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])

@@ -1,9 +1,10 @@
 """Writes to a file that cannot grow past eight bytes, which tears a line, and then can.
 
-python -m tests.programs.full_disk PATH [rotated]
+python -m tests.programs.full_disk PATH file|rotated|stdout|child
 """
 
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -12,8 +13,11 @@ from otel_personalization.outputs import output_for
 
 
 def main() -> None:
-    path = Path(sys.argv[1])
-    output = output_for(str(path))
+    path, where = Path(sys.argv[1]), sys.argv[2]
+    stdout = os.dup(1)
+    if where in ("stdout", "child"):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), 1)
+    output = output_for("stdout" if where in ("stdout", "child") else str(path))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, unlimited[1]))
     lost = [
@@ -21,10 +25,19 @@ def main() -> None:
         output.write([b"dddd\n", b"eeee\n", b"ffff\n"]).lost,
     ]
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    if sys.argv[2:]:
+    if where == "rotated":
         path.unlink()
-    lost.append(output.write([b"gggg\n", b"hhhh\n", b"iiii\n"]).lost)
-    print(json.dumps({"lost": lost, "text": path.read_text()}))
+    lines = [b"gggg\n", b"hhhh\n", b"iiii\n"]
+    if where == "child":
+        lost.append(output.write(lines[:1]).lost)
+        child = os.fork()
+        if not child:
+            os._exit(output.write(lines[1:]).lost)
+        lost[-1] += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    else:
+        lost.append(output.write(lines).lost)
+    printed = json.dumps({"lost": lost, "text": path.read_text()})
+    os.write(stdout, printed.encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -64,15 +64,6 @@ def torn(hook: PersonalizationHook, path: str) -> None:
     hook.finish()
 
 
-def torn_fork(hook: PersonalizationHook) -> None:
-    """A line is torn when the process forks; child and parent go on."""
-    hook._log._output._rest = b"torn\n"
-    child = os.fork()
-    record(hook, ["child" if not child else "parent"])
-    if child:
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 def dropped(hook: PersonalizationHook) -> int:
     return hook.totals.snapshot()[(DROPPED_LOG_RECORDS,)][()][0]
 
@@ -91,8 +82,6 @@ def main() -> None:
         ids = forks(hook)
     elif what == "torn":
         torn(hook, path)
-    elif what == "torn-fork":
-        torn_fork(hook)
     elif what == "multiprocessing":
         worker = multiprocessing.get_context("fork").Process(target=record, args=(hook, ids))
         worker.start()
