@@ -275,8 +275,19 @@ def _log(settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.FINE, f"log lines: {settings.log}")
         return
     path = Path(settings.log)
-    if os.access(path if path.exists() else path.parent, os.W_OK):
+    try:
+        is_folder = path.is_dir()
+        is_writable = os.access(path if path.exists() else path.parent, os.W_OK)
+    except ValueError:  # no name that a file can have
+        is_folder, is_writable = False, False
+    if is_writable and not is_folder:
         yield Finding(Level.FINE, f"log lines: {path}, which can be written")
+    elif is_folder:
+        yield Finding(
+            Level.PROBLEM,
+            f"log lines: {path} is a folder",
+            "name a file in it, such as decisions.log",
+        )
     else:
         yield Finding(
             Level.PROBLEM,
@@ -295,14 +306,21 @@ def _send(settings_given: Mapping[str, Any]) -> Iterator[Finding]:
         return  # said already
     provider: Any = get_meter_provider()
     own = None
-    if not isinstance(provider, pipeline.Pipeline):  # which says whether the backend took it
-        provider = own = pipeline.configure("otel-personalization-doctor", set_global=False)
     of_hook = {
         name: value
         for name, value in settings_given.items()
         if name not in ("target", "trace", "when")
     }
-    hook = PersonalizationHook(meter_provider=provider, **of_hook)
+    try:
+        if not isinstance(provider, pipeline.Pipeline):  # which says whether the backend took it
+            provider = own = pipeline.configure("otel-personalization-doctor", set_global=False)
+        # Not sampled: a line is to be there.
+        hook = PersonalizationHook(meter_provider=provider, **of_hook | {"log_sample": 1.0})
+    except ValueError as error:  # of which SettingsError is one
+        yield Finding(
+            Level.PROBLEM, f"no decision could be sent: {error}", "set it to one of these"
+        )
+        return
     with _said() as said:
         hook.record(
             {
@@ -315,7 +333,13 @@ def _send(settings_given: Mapping[str, Any]) -> Iterator[Finding]:
         is_sent = hook.flush(_SEND_SECONDS)
         if own is not None:
             own.shutdown()
-    if is_sent:
+    if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() == NONE:
+        yield Finding(
+            Level.PROBLEM,
+            "no decision was sent: OTEL_METRICS_EXPORTER is 'none'",
+            "unset it, or set it to 'otlp'",
+        )
+    elif is_sent:
         yield Finding(
             Level.FINE, f"a decision of namespace {DOCTOR_NAMESPACE} was sent and accepted"
         )

@@ -111,10 +111,11 @@ class PersonalizationHook:
         if settings.log != NONE or settings.log_propagate:
             try:
                 self._log = DecisionLog(settings, self._totals)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise SettingsError(
-                    f"log is {settings.log!r}, which cannot be opened: {error.strerror}; it can be "
-                    "'stdout', 'stderr', 'none' or the path of a file that can be written to"
+                    f"log is {settings.log!r}, which cannot be opened: "
+                    f"{getattr(error, 'strerror', None) or error}; it can be 'stdout', 'stderr', "
+                    "'none' or the path of a file that can be written to"
                 ) from None
 
     @property
@@ -156,7 +157,7 @@ class PersonalizationHook:
             SettingsError: a value is none that the setting can have.
             NotWrappableError: what is decorated is no function, or has no such argument.
         """
-        settings = resolve(trace=trace, when=when, surfaces=())
+        settings = resolve(trace=trace, when=when, environment={})
 
         def decorate(function: _Function) -> _Function:
             finalizer = Finalizer(function, self, settings.trace, settings.when)
@@ -192,7 +193,9 @@ class PersonalizationHook:
             of `pipeline.configure` tells whether the backend took it.
         """
         until = monotonic() + timeout
-        written = self._log is None or self._log.flush(timeout)
+        written = self._log is None or self._log.flush(
+            timeout / 3
+        )  # a stalled reader takes no more
         return self._instruments.flush(max(0.0, until - monotonic())) and written
 
     def finish(self, timeout: float = 3.0) -> bool:

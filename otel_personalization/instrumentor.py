@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import logging
 import sys
+import weakref
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -135,8 +136,13 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
             patches.append(patch_target(sys.modules[module_name], target, settings, hook))
             return
 
+        waiting = weakref.ref(
+            hook
+        )  # wrapt keeps what waits for a module, also after uninstrument()
+
         def patch_imported(module: ModuleType) -> None:
-            if patches is not self._patches:
+            hook = waiting()
+            if patches is not self._patches or hook is None:
                 return  # uninstrumented meanwhile
             # An exception here would reach whoever imports the module.
             try:

@@ -135,13 +135,18 @@ def resolve(
     return settings
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: Any, expected: str) -> list[Any]:
     """A list of values; a text is split at its commas."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    try:
+        return list(value)
+    except TypeError:
+        raise ValueError(f"it takes {expected}, or several") from None
 
 
 def _target(value: Any) -> tuple[str, ...]:
-    targets = _listed(value)
+    targets = _listed(value, "'module:function' or 'module:Class.method'")
     for target in targets:
         if not isinstance(target, str) or not _TARGET.fullmatch(target):
             raise ValueError(
@@ -173,7 +178,7 @@ def _when(value: Any) -> str:
 
 def _surfaces(value: Any) -> frozenset[tuple[str, str]]:
     pairs = set()
-    for declared in _listed(value):
+    for declared in _listed(value, "'namespace/surface'"):
         parts = declared.split("/") if isinstance(declared, str) else declared
         if len(parts) != 2 or not all(isinstance(part, str) and part.strip() for part in parts):
             raise ValueError(f"{declared!r} is no 'namespace/surface', such as 'shop_eu/home'")
@@ -199,19 +204,20 @@ def _max_label_sets(value: Any) -> int:
 
 
 def _stages(value: Any) -> frozenset[str]:
-    stages = _listed(value)
+    stages = _listed(value, "the name of a stage, such as 'merged'")
     if not all(isinstance(stage, str) for stage in stages):
         raise ValueError("it takes names of stages, such as 'merged,prefetched'")
-    return frozenset(stages)
+    return frozenset(filter(None, stages))
 
 
 def _log(value: Any) -> str:
-    text = os.fspath(value)
-    if text in (STDOUT, STDERR, NONE):
-        return str(text)
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(Path(value).absolute())
+    if value in (STDOUT, STDERR, NONE):
+        return str(value)
     # A mistyped word is no file.
-    if isinstance(text, str) and ("." in text or "/" in text or os.sep in text):
-        return str(Path(text).absolute())
+    if isinstance(value, str) and ("." in value or "/" in value or os.sep in value):
+        return str(Path(value).absolute())
     raise ValueError(
         f"it can be '{STDOUT}', '{STDERR}', '{NONE}' or the path of a file, such as "
         "'./decisions.ndjson'"

@@ -20,7 +20,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timezone
+from datetime import date, datetime, time, timezone
 from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -177,8 +177,15 @@ def instant_of(value: object) -> datetime | None:
         else:
             return None
         if instant.tzinfo is None:
-            return instant.replace(tzinfo=timezone.utc)
-        return instant.astimezone(timezone.utc)
+            instant = instant.replace(tzinfo=timezone.utc)
+        utc = instant.astimezone(timezone.utc)
+        if type(utc) is datetime:
+            return utc
+        # Of a kind of its own, such as "not a time", of which nothing is an integer.
+        return datetime.combine(
+            date(utc.year, utc.month, utc.day),
+            time(utc.hour, utc.minute, utc.second, utc.microsecond, timezone.utc),
+        )
     except Exception:  # no such instant, or an object that raises
         return None
 

@@ -115,6 +115,7 @@ def test_a_decision_that_is_sent_arrives(doctor, setup, tmp_path):
             zero_code=setup == "zero-code",
             OTEL_PERSONALIZATION_TARGET=f"ranking.{module}:DecisionTracer.finalize",
             OTEL_PERSONALIZATION_LOG=str(path),
+            OTEL_PERSONALIZATION_LOG_SAMPLE="0.000001",
             OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
             OTEL_TRACES_EXPORTER="none",
@@ -160,7 +161,11 @@ def test_an_endpoint_that_is_not_there_is_a_problem(doctor, closed_port):
         ),
         ([], {"OTEL_PERSONALIZATION_LOG_SAMPLE": "2"}, "OTEL_PERSONALIZATION_LOG_SAMPLE is '2'"),
         ([], {"OTEL_PERSONALIZATION_LOG": "./no/such/folder.log"}, "folder.log cannot be written"),
+        ([], {"OTEL_PERSONALIZATION_LOG": "."}, "is a folder"),
         ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[x"}, "it cannot be reached"),
+        (["--send"], {"OTEL_METRICS_EXPORTER": "none"}, "OTEL_METRICS_EXPORTER is 'none'"),
+        (["--send"], {"OTEL_METRICS_EXPORTER": "console"}, "it can be 'otlp' or 'none'"),
+        (["--send"], {"OTEL_PERSONALIZATION_LOG": "./no/such/folder.log"}, "cannot be opened"),
     ],
 )
 def test_what_is_wrong_is_a_problem(doctor, arguments, variables, says):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -417,3 +419,13 @@ def test_opentelemetry_instrument_instruments_an_application_that_knows_nothing_
     )
     assert "'personalized_items_count': 0" in done.stdout
     assert "recsys.decisions" in done.stdout
+
+
+def test_what_waited_for_a_module_is_gone_when_uninstrumented():
+    """Hook, writer and log file: wrapt keeps what waits for a module for ever."""
+    instrumentor = PersonalizationInstrumentor()
+    instrumentor.instrument(target="never.imported:finalize", meter_provider=NoOpMeterProvider())
+    hook = weakref.ref(instrumentor.hook)
+    instrumentor.uninstrument()
+    gc.collect()
+    assert hook() is None

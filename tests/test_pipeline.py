@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from otel_personalization import PersonalizationHook, pipeline
-from tests.conftest import run_program
+from tests.conftest import read_lines, run_program
 from tests.otlp_receiver import Received, receiving
 
 PROTOCOLS = ("http/protobuf", "grpc")
@@ -118,6 +119,42 @@ def test_workers_of_multiprocessing_lose_nothing(kind):
         run_program("workers", received.endpoint, kind)
         assert received.total("recsys.decisions") == 1 + 30
         assert received.problems() == []
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_that_set_themselves_up_lose_nothing(method, tmp_path):
+    path = tmp_path / "decisions.ndjson"
+    with receiving() as received:
+        run_program("own_workers", received.endpoint, str(path), method)
+        assert received.total("recsys.decisions") == 40
+        assert received.problems() == []
+    assert len(read_lines(path)) == 40
+
+
+def test_a_stalled_log_leaves_a_flush_time_for_the_counters(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ndjson")
+    reading = os.open(tmp_path / "pipe.ndjson", os.O_RDONLY | os.O_NONBLOCK)
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider, log=tmp_path / "pipe.ndjson")
+        for _ in range(1000):
+            hook.record(dict(TRACE))
+        assert hook.flush(3) is False  # the lines
+        assert received.total("recsys.decisions") == 1000
+        os.close(reading)
+        provider.shutdown()
+
+
+def test_nothing_is_exported_or_warned_of_after_a_shutdown(caplog):
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider)
+        hook.record(dict(TRACE))
+        provider.shutdown()
+        exports = received.exports
+        provider.collect_and_export(1000)  # as what was to follow up does
+        assert received.exports == exports
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("what", ["finish", "nothing"])

@@ -89,7 +89,7 @@ def test_a_target_that_is_named_twice_is_one():
         ({"target": "ranking.finalize"}, "'ranking.finalize' is no 'module:function' or"),
         ({"target": "ranking:"}, "'ranking:' is no"),
         ({"target": [None]}, "None is no"),
-        ({"target": 7}, "target is 7"),
+        ({"target": 7}, "target is 7; it takes 'module:function'"),
         ({"trace": "argument:"}, "it can be 'result', 'self', 'argument:NAME' or"),
         ({"trace": "argument:a b"}, "it can be"),
         ({"trace": 7}, "trace is 7; it can be"),
@@ -106,10 +106,11 @@ def test_a_target_that_is_named_twice_is_one():
         ({"max_label_sets": 117}, "from 1 to 116"),
         ({"max_label_sets": True}, "from 1 to 116"),
         ({"max_label_sets": 7.0}, "from 1 to 116"),
-        ({"stages": 7}, "stages is 7"),
+        ({"stages": 7}, "stages is 7; it takes the name of a stage"),
         ({"stages": [7]}, "it takes names of stages"),
         ({"log": "stdot"}, "log is 'stdot'; it can be 'stdout', 'stderr', 'none' or the path of"),
-        ({"log": 7}, "log is 7"),
+        ({"log": 7}, "log is 7; it can be 'stdout'"),
+        ({"surfaces": 5}, "surfaces is 5; it takes 'namespace/surface', or several"),
         ({"log_sample": 0}, "log_sample is 0; it can be a number above 0, up to 1; for no lines"),
         ({"log_sample": 1.01}, "it can be a number above 0, up to 1"),
         ({"log_sample": float("nan")}, "it can be a number above 0"),
@@ -147,12 +148,31 @@ def test_a_log_file_stays_where_it_is_when_the_host_changes_its_folder(tmp_path,
     expected = str(tmp_path / "decisions.ndjson")
     for path in ("./decisions.ndjson", "decisions.ndjson", Path("decisions.ndjson")):
         assert resolve(log=path, environment={}).log == expected
+    # A mistyped word is no file; a Path is one.
+    assert resolve(log=Path("decisions"), environment={}).log == str(tmp_path / "decisions")
 
 
 def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path):
     path = tmp_path / "missing" / "decisions.ndjson"
     with pytest.raises(SettingsError, match="which cannot be opened: No such file or directory"):
         PersonalizationHook(meter_provider=NoOpMeterProvider(), log=path)
+
+
+@pytest.mark.parametrize("path", ["./a\0b", "./\ud800"])
+def test_a_log_file_of_no_possible_name_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="which cannot be opened"):
+        PersonalizationHook(meter_provider=NoOpMeterProvider(), log=path)
+
+
+def test_a_decorator_reads_no_variables_of_others(monkeypatch):
+    hook = PersonalizationHook(meter_provider=NoOpMeterProvider())
+    monkeypatch.setenv("OTEL_PERSONALIZATION_LOG", "stdot")
+    hook.finalizer()
+
+
+def test_no_stage_is_a_set_of_none():
+    assert resolve(stages="", environment={}).stages == frozenset()
 
 
 def test_a_pipe_that_nobody_reads_is_refused_and_waited_for_by_nobody(tmp_path):

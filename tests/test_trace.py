@@ -755,6 +755,20 @@ def test_a_datetime_is_a_timestamp():
     assert read_timestamp(SimpleNamespace(ts=naive)) == naive.replace(tzinfo=timezone.utc)
 
 
+def test_a_datetime_of_a_kind_of_its_own_is_read_by_its_fields():
+    class Local(datetime):
+        def isoformat(self, *_args, **_kwargs):
+            return "NaT"
+
+    class NotATime(Local):
+        year = float("nan")
+
+    when = (2026, 11, 23, 22, 1, 2, 3)
+    read = read_timestamp({"ts": Local(*when)})
+    assert (type(read), read) == (datetime, datetime(*when, tzinfo=timezone.utc))
+    assert read_timestamp({"ts": NotATime(*when)}) is None
+
+
 @given(ANYTHING)
 def test_what_is_no_timestamp_is_none(ts):
     assert read_timestamp({"ts": ts}) is None or isinstance(ts, str)

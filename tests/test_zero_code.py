@@ -37,7 +37,7 @@ class Other(BaseInstrumentor):
 
 class First(Other):  # what a distribution may do
     def _instrument(self, **kwargs):
-        logging.basicConfig(level="INFO", format="%(levelname)s %(message)s")
+        logging.basicConfig(level="INFO", format="%(levelname)s %(name)s %(message)s")
 
 class Last(Other):
     def _instrument(self, **kwargs):
@@ -97,8 +97,9 @@ def host(tmp_path):
 
 
 def told(done: subprocess.CompletedProcess[str], level: str) -> list[str]:
-    """The lines of a level that tell of us."""
-    return [line for line in done.stderr.splitlines() if line.startswith(f"{level} Personali")]
+    """The lines of a level that are ours."""
+    prefix = f"{level} otel_personalization"
+    return [line for line in done.stderr.splitlines() if line.startswith(prefix)]
 
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
