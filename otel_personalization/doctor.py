@@ -304,35 +304,36 @@ def _send(settings_given: Mapping[str, Any]) -> Iterator[Finding]:
         from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
     except ImportError:
         return  # said already
-    provider: Any = get_meter_provider()
-    own = None
     of_hook = {
         name: value
         for name, value in settings_given.items()
         if name not in ("target", "trace", "when")
     }
-    try:
-        if not isinstance(provider, pipeline.Pipeline):  # which says whether the backend took it
-            provider = own = pipeline.configure("otel-personalization-doctor", set_global=False)
-        # Not sampled: a line is to be there.
-        hook = PersonalizationHook(meter_provider=provider, **of_hook | {"log_sample": 1.0})
-    except ValueError as error:  # of which SettingsError is one
-        yield Finding(
-            Level.PROBLEM, f"no decision could be sent: {error}", "set it to one of these"
-        )
-        return
+    provider: Any = get_meter_provider()
+    own = None
     with _said() as said:
-        hook.record(
-            {
-                "decision_id": f"doctor-{os.getpid()}",
-                "namespace": DOCTOR_NAMESPACE,
-                "surface": "doctor",
-                "final_items": [{"item_id": "1", "personalized": True}],
-            }
-        )
-        is_sent = hook.flush(_SEND_SECONDS)
-        if own is not None:
-            own.shutdown()
+        try:
+            if not isinstance(provider, pipeline.Pipeline):  # which says whether it was taken
+                provider = own = pipeline.configure("otel-personalization-doctor", set_global=False)
+            # Not sampled: a line is to be there.
+            hook = PersonalizationHook(meter_provider=provider, **of_hook | {"log_sample": 1.0})
+            hook.record(
+                {
+                    "decision_id": f"doctor-{os.getpid()}",
+                    "namespace": DOCTOR_NAMESPACE,
+                    "surface": "doctor",
+                    "final_items": [{"item_id": "1", "personalized": True}],
+                }
+            )
+            is_sent = hook.flush(_SEND_SECONDS)
+        except ValueError as error:  # of which SettingsError is one
+            yield Finding(
+                Level.PROBLEM, f"no decision could be sent: {error}", "set it to one of these"
+            )
+            return
+        finally:
+            if own is not None:
+                own.shutdown()
     if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() == NONE:
         yield Finding(
             Level.PROBLEM,

@@ -47,7 +47,13 @@ PersonalizationInstrumentor().instrument(target="ranking.tracing:DecisionTracer.
 
 
 @pytest.fixture
-def doctor(tmp_path):
+def backend():
+    with receiving() as received:
+        yield received
+
+
+@pytest.fixture
+def doctor(tmp_path, backend):
     (tmp_path / "ranking").mkdir()
     (tmp_path / "ranking" / "__init__.py").touch()
     (tmp_path / "ranking" / "tracing.py").write_text(TRACING)
@@ -57,6 +63,12 @@ def doctor(tmp_path):
     def run(*arguments: str, zero_code: bool = False, **variables: str):
         bin_folder = Path(sys.executable).parent
         environment = {key: value for key, value in os.environ.items() if "OTEL_" not in key}
+        environment |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": backend.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_TRACES_EXPORTER": "none",
+            "OTEL_LOGS_EXPORTER": "none",
+        }
         done = subprocess.run(
             [
                 *([bin_folder / "opentelemetry-instrument"] if zero_code else []),
@@ -85,12 +97,7 @@ def closed_port():
 
 
 def test_a_set_up_that_is_right_has_no_problem(doctor):
-    with receiving() as received:
-        code, out = doctor(
-            "--target",
-            "ranking.tracing:DecisionTracer.finalize",
-            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
-        )
+    code, out = doctor("--target", "ranking.tracing:DecisionTracer.finalize")
     assert code == 0
     assert "problem" not in out
     for said in (
@@ -106,23 +113,18 @@ def test_a_set_up_that_is_right_has_no_problem(doctor):
 
 
 @pytest.mark.parametrize("setup", ["none", "pipeline", "zero-code"])
-def test_a_decision_that_is_sent_arrives(doctor, setup, tmp_path):
+def test_a_decision_that_is_sent_arrives(doctor, backend, setup, tmp_path):
     path = tmp_path / "decisions.ndjson"
     module = "web" if setup == "pipeline" else "tracing"
-    with receiving() as received:
-        code, out = doctor(
-            "--send",
-            zero_code=setup == "zero-code",
-            OTEL_PERSONALIZATION_TARGET=f"ranking.{module}:DecisionTracer.finalize",
-            OTEL_PERSONALIZATION_LOG=str(path),
-            OTEL_PERSONALIZATION_LOG_SAMPLE="0.000001",
-            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
-            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-            OTEL_TRACES_EXPORTER="none",
-            OTEL_LOGS_EXPORTER="none",
-        )
-        assert received.total("recsys.served_items") == 1
-        (labels,) = received.totals()["recsys.served_items"]
+    code, out = doctor(
+        "--send",
+        zero_code=setup == "zero-code",
+        OTEL_PERSONALIZATION_TARGET=f"ranking.{module}:DecisionTracer.finalize",
+        OTEL_PERSONALIZATION_LOG=str(path),
+        OTEL_PERSONALIZATION_LOG_SAMPLE="0.000001",
+    )
+    assert backend.total("recsys.served_items") == 1
+    (labels,) = backend.totals()["recsys.served_items"]
     assert dict(labels)["recsys.namespace"] == "otel_personalization_doctor"
     assert code == 0, out
     assert "a decision of namespace otel_personalization_doctor was sent and accepted" in out
@@ -192,12 +194,7 @@ def test_it_says_that_we_have_wrapped_a_target_already(doctor):
 
 
 def test_a_lost_log_line_is_a_problem(doctor):
-    with receiving() as received:
-        code, out = doctor(
-            "--send",
-            OTEL_PERSONALIZATION_LOG="/dev/full",
-            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
-        )
+    code, out = doctor("--send", OTEL_PERSONALIZATION_LOG="/dev/full")
     assert code == 1
     assert "problem  its log line could not be written to /dev/full" in out
 
