@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 ROUNDS = 21
@@ -42,3 +44,10 @@ def seconds(function: Callable[[Any], object], arguments: list[Any], times: int 
         for argument in arguments:
             function(argument)
     return (time.perf_counter() - began) / (times * len(arguments))
+
+
+def resident() -> int:
+    """Bytes of memory that the process holds."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from benchmarks.figures import ROUNDS, Figure, figure, seconds
+from benchmarks.figures import ROUNDS, Figure, figure, resident, seconds
 from benchmarks.hosts import Tracer, hooked, naive, sampled_span, warm_trace
 from otel_personalization import PersonalizationHook
 
@@ -107,11 +104,6 @@ def memory() -> Iterator[Figure]:
             sources = {f"source_{n % 40}": {"count": n % 3}}
             trace = {"namespace": "shop", "surface": f"surface_{n % 1000}", "final_items": [{}]}
             hook.record({**trace, "extras": {"candidate_sources": sources}})
-
-    def resident() -> int:
-        gc.collect()
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     record(100_000)
     before = [resident()]

@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pythonjsonlogger.json import JsonFormatter
 
-from benchmarks.figures import ROUNDS, Figure, figure
+from benchmarks.figures import ROUNDS, Figure, figure, resident
 from benchmarks.hosts import Tracer, hooked, naive, sampled_span, warm_trace
 from otel_personalization import PersonalizationHook
 from otel_personalization.conventions import MAX_QUEUED_LOG_RECORDS
@@ -190,11 +190,6 @@ def writer() -> Iterator[Figure]:
 def memory() -> Iterator[Figure]:
     """Retained over a million decisions with logs on."""
     trace = warm_trace(plain=True)
-
-    def resident() -> int:
-        gc.collect()
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     with log_file() as path:
         hook = PersonalizationHook(meter_provider=NoOpMeterProvider(), log=path)
