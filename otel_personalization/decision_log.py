@@ -166,7 +166,12 @@ class DecisionLog:
         self._stop.atexit = False
 
     def _start_in_child(self) -> None:
-        self._stop.detach()  # with the parent's writer, and what waits there
+        # Python does not clean up after threads that did not come along: the parent's writer stays,
+        # and what waits in its queue would, too.
+        self._stop.detach()
+        with suppress(Empty):
+            while True:
+                self._writer.queue.get_nowait()
         self._start()
 
     def _is_sampled(self, decision_id: str | None) -> bool:

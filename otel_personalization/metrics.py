@@ -103,6 +103,13 @@ def is_worth_a_wait(provider: MeterProvider) -> bool:
     return any(any(values) for rows in snapshot.values() for values in rows.values())
 
 
+def note_export(provider: MeterProvider, *, has_arrived: bool) -> None:
+    """Tell the instruments of a provider, if there are any, what became of the last collection."""
+    instruments = _registry.get(provider)
+    if instruments is not None:
+        instruments.note_export(has_arrived=has_arrived)
+
+
 def finish_process(timeout: float) -> None:
     """Have all lines written and all counters exported, where a process ends without exit handlers.
 
@@ -160,6 +167,8 @@ class Instruments:
         self._observed: set[Counter] = set()
         self._led: set[tuple[Counter, LabelSet]] = set()
         """Series whose 0 was reported, by the first counter of their group and their labels."""
+        self._led_lately: set[tuple[Counter, LabelSet]] = set()
+        """Those of which nobody has said yet that it arrived."""
 
     # --- creation -----------------------------------------------------------------------------
 
@@ -271,12 +280,20 @@ class Instruments:
                 series = (group[0], labels)
                 if series not in self._led:
                     self._led.add(series)
+                    self._led_lately.add(series)
                     if any(values):
                         rows[labels] = (0,) * len(values)
                         hidden = True
         if hidden:
             self._follow_up()
         return snapshot
+
+    def note_export(self, *, has_arrived: bool) -> None:
+        """Be told what became of the last collection: a 0 that did not arrive is reported again."""
+        with self._lock:
+            if not has_arrived:
+                self._led -= self._led_lately
+            self._led_lately.clear()
 
     def hides_growth(self) -> bool:
         """Whether the next collection would report 0 for something that was counted."""

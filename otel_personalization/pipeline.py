@@ -30,7 +30,7 @@ from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_
 from otel_personalization.conventions import SCOPE_NAME
 from otel_personalization.forks import call_in_children
 from otel_personalization.meters import PerProcess, PerProcessMeter
-from otel_personalization.metrics import instruments_of, is_of_an_sdk, is_worth_a_wait
+from otel_personalization.metrics import instruments_of, is_of_an_sdk, is_worth_a_wait, note_export
 from otel_personalization.settings import NONE
 
 try:
@@ -270,8 +270,11 @@ class Pipeline(MeterProvider):
             if os.getpid() != process:
                 return MetricExportResult.SUCCESS
             self._export_failed = True  # also where it raises
-            result = export(*args, **kwargs)
-            self._export_failed = result is not MetricExportResult.SUCCESS
+            try:
+                result = export(*args, **kwargs)
+                self._export_failed = result is not MetricExportResult.SUCCESS
+            finally:
+                note_export(self, has_arrived=not self._export_failed)
             return result
 
         return watched

@@ -494,6 +494,19 @@ class Stalled:
         os.mkfifo(path)
         self._reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
+    def close(self) -> None:
+        """Nobody will read it."""
+        os.close(self._reading)
+
+    def lines_until(self, decision_id: str) -> list[Any]:
+        """Reads lines up to that of a decision."""
+        os.set_blocking(self._reading, True)
+        lines: list[Any] = []
+        with os.fdopen(os.dup(self._reading), "rb") as stream:
+            while not lines or lines[-1]["decision_id"] != decision_id:
+                lines.append(json.loads(stream.readline()))
+        return lines
+
     def lines(self, count: int) -> list[Any]:
         """Reads so many lines."""
         os.set_blocking(self._reading, True)
@@ -597,6 +610,59 @@ def test_a_line_that_is_just_being_gathered_is_counted_if_it_is_given_up(path):
             assert dropped(hook) == before + 1
     hook.flush()
     assert len(read_lines(path)) + dropped(hook) == 20
+
+
+def test_what_comes_after_lines_were_given_up_is_written(path):
+    pipe = Stalled(path)
+    hook = hook_to(path)
+    for n in range(300):
+        hook.record({**TRACE, "decision_id": f"{n}"})
+    assert hook._log is not None
+    assert not hook._log.finish(0.3)
+    lost = dropped(hook)
+    for n in range(300, 305):
+        hook.record({**TRACE, "decision_id": f"{n}"})
+    lines = pipe.lines_until("304")
+    assert hook._log.finish(20)  # it is waited for again
+    assert dropped(hook) == lost
+    assert hook._log._writer._in_hand == 0
+    assert [line["decision_id"] for line in lines[-5:]] == [f"{n}" for n in range(300, 305)]
+    assert 305 <= len(lines) + lost <= 305 + 10  # a write was under way when they were given up
+
+
+def test_a_log_that_is_gone_and_was_given_up_ends_its_thread(path):
+    pipe = Stalled(path)
+    threads = set(threading.enumerate())
+    hook = hook_to(path)
+    (thread,) = set(threading.enumerate()) - threads
+    for _ in range(300):
+        hook.record(dict(TRACE))
+    assert hook._log is not None
+    writer = hook._log._writer
+    del hook
+    gc.collect()
+    assert not writer.finish(0.3)
+    pipe.close()
+    wait_for(lambda: not thread.is_alive())
+
+
+def test_whatever_happens_there_is_a_writer(path, monkeypatch):
+    hook = hook_to(path)
+    assert hook._log is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(hook._log._output, "write", lambda _: 1 / 0)
+        hook.record(dict(TRACE))
+        wait_for(lambda: dropped(hook) == 1)
+    hook.record(dict(TRACE))
+    hook.flush()
+    assert len(read_lines(path)) == dropped(hook) == 1
+
+
+def test_a_loss_at_the_very_end_is_said(path):
+    """Also where no counters are flushed, which would give the warning time."""
+    pipe = Stalled(path)
+    assert "Log lines were lost" in run_program("logs", "exit", str(path))["stderr"]
+    pipe.close()
 
 
 def test_to_give_up_releases_whoever_waits(path):

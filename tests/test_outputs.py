@@ -68,6 +68,25 @@ def test_a_line_that_a_full_disk_tore_is_lost_and_hurts_no_other(where, text, tm
     assert done["text"] == text
 
 
+def test_what_another_process_appended_is_not_taken_back(tmp_path):
+    path = tmp_path / "log.ndjson"
+    output = output_for(str(path))
+    output.write([b"torn\n"])
+    with path.open("ab") as other:
+        other.write(b"other\n")
+    assert output._take_back(3) is False
+    assert path.read_bytes() == b"torn\nother\n"
+
+
+def test_a_new_file_begins_with_a_line(tmp_path):
+    path = tmp_path / "log.ndjson"
+    output = output_for(str(path))
+    output._torn_in = os.getpid()
+    path.unlink()
+    output.write(LINES)
+    assert path.read_bytes() == b"".join(LINES)
+
+
 def test_a_pipe_that_is_full_and_does_not_block_is_waited_for():
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -142,6 +143,24 @@ def test_a_stalled_log_leaves_a_flush_time_for_the_counters(tmp_path):
         assert hook.flush(3) is False  # the lines
         assert received.total("recsys.decisions") == 1000
         os.close(reading)
+        provider.shutdown()
+
+
+def test_a_series_that_began_while_the_backend_was_away_begins_at_0_when_it_is_back():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    provider = pipeline.configure(
+        endpoint=f"http://127.0.0.1:{port}", export_timeout=0.2, set_global=False
+    )
+    hook = PersonalizationHook(meter_provider=provider)
+    hook.record(dict(TRACE))
+    assert hook.flush(2) is False  # neither the leading 0 nor the total arrived
+    with receiving(port=port) as received:
+        hook.record(dict(TRACE))
+        assert hook.flush(5) is True
+        assert received.totals()["recsys.decisions"] == {HOME: 2}
+        assert received.problems() == []
         provider.shutdown()
 
 

@@ -29,10 +29,13 @@ def main() -> None:
         path.unlink()
     lines = [b"gggg\n", b"hhhh\n", b"iiii\n"]
     if where == "child":
-        lost.append(output.write(lines[:1]).lost)
+        waiting, written = os.pipe()
         child = os.fork()
         if not child:
+            os.read(waiting, 1)  # until the parent has written
             os._exit(output.write(lines[1:]).lost)
+        lost.append(output.write(lines[:1]).lost)
+        os.write(written, b".")
         lost[-1] += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     else:
         lost.append(output.write(lines).lost)

@@ -41,8 +41,10 @@ def forks(hook: PersonalizationHook) -> list[str]:
     for generation in range(8):
         expected.extend(record(hook, [f"parent-{generation}-{n}" for n in range(40)]))
         ids = [f"child-{generation}-{n}" for n in range(40)]
+        of_parent = hook._log._writer
         child = os.fork()
         if not child:
+            assert of_parent.queue.empty()  # what waits there would stay as long as the child
             record(hook, ids)
             finish_all()
             assert dropped(hook) == 0  # nothing of the parent's is lost here
