@@ -193,9 +193,8 @@ class PersonalizationHook:
             of `pipeline.configure` tells whether the backend took it.
         """
         until = monotonic() + timeout
-        written = self._log is None or self._log.flush(
-            timeout / 3
-        )  # a stalled reader takes no more
+        # A third, so that a stalled reader of the log leaves time for the counters.
+        written = self._log is None or self._log.flush(timeout / 3)
         return self._instruments.flush(max(0.0, until - monotonic())) and written
 
     def finish(self, timeout: float = 3.0) -> bool:

@@ -286,3 +286,17 @@ def test_whatever_folds_nothing_is_lost(added):
 def test_a_child_starts_from_nothing_and_so_does_its_child():
     """Also while other threads of the parent add, whose ledgers the child must not count."""
     assert run_program("fork_totals")["counted"] == [[100, 100], [7, 7], [3, 3]]
+
+
+def test_a_signal_handler_may_count_while_its_thread_admits_a_label():
+    """It interrupts the thread that it then is."""
+    totals = Totals()
+
+    def interrupted() -> None:
+        with totals._lock:
+            totals.add(decision("new"))
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()

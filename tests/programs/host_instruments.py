@@ -5,6 +5,7 @@ python -m tests.programs.host_instruments ENDPOINT
 
 import os
 import sys
+import time
 
 from opentelemetry.metrics import Observation
 
@@ -24,6 +25,7 @@ def main() -> None:
         if not child:
             served = n
             requests.add(n, {"kind": "child"})
+            time.sleep(0.3)  # six intervals of an export
             sys.exit()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     requests.add(1)
