@@ -307,7 +307,6 @@ class _Writer:
     def _write_next(self) -> Entry | threading.Event | None:
         """Write the entries that wait, up to the first thing that is none; returns that."""
         item = self.queue.get()
-        self._is_stalled = False
         batch = self._take(item)
         if isinstance(item, Entry):
             time.sleep(_GATHER_SECONDS)
@@ -336,6 +335,7 @@ class _Writer:
 
     def _is_done_with(self, lines: int, batch: int) -> bool:
         """Have them in hand no more. False where they were given up, and counted, before."""
+        self._is_stalled = False
         with self._lock:
             if batch != self._batch:
                 return False

@@ -623,6 +623,9 @@ def test_what_comes_after_lines_were_given_up_is_written(path):
     for n in range(300, 305):
         hook.record({**TRACE, "decision_id": f"{n}"})
     lines = pipe.lines_until("304")
+    writer = hook._log._writer
+    wait_for(lambda: writer._in_hand == 0)
+    hook.record({**TRACE, "decision_id": "305"})
     assert hook._log.finish(20)  # it is waited for again
     assert dropped(hook) == lost
     assert hook._log._writer._in_hand == 0

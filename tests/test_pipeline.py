@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from otel_personalization import PersonalizationHook, pipeline
+from otel_personalization.conventions import INTERNAL_ERRORS
 from tests.conftest import read_lines, run_program
 from tests.otlp_receiver import Received, receiving
 
@@ -142,6 +143,7 @@ def test_a_stalled_log_leaves_a_flush_time_for_the_counters(tmp_path):
             hook.record(dict(TRACE))
         assert hook.flush(3) is False  # the lines
         assert received.total("recsys.decisions") == 1000
+        assert hook.totals.snapshot()[(INTERNAL_ERRORS,)][("flush",)] == (0,)
         os.close(reading)
         provider.shutdown()
 
@@ -161,6 +163,11 @@ def test_a_series_that_began_while_the_backend_was_away_begins_at_0_when_it_is_b
         assert hook.flush(5) is True
         assert received.totals()["recsys.decisions"] == {HOME: 2}
         assert received.problems() == []
+    # And no other time: what has arrived does not fall after a further outage.
+    assert hook.flush(2) is False
+    with receiving(port=port) as received:
+        provider.collect_and_export(5000)
+        assert received.totals()["recsys.decisions"] == {HOME: 2}
         provider.shutdown()
 
 
