@@ -21,7 +21,7 @@ test: lint       ## run the linters, the type checker and all tests but those of
 test-oldest: $(OLDEST)/.installed   ## run the tests with the oldest supported dependencies
 	$(OLDEST)/bin/python -m pytest -p no:cacheprovider
 
-e2e: $(INSTALLED)   ## run the tests against real servers, five minutes
+e2e: $(INSTALLED) tools   ## run the tests against real servers, a quarter of an hour
 	$(BIN)/python -m pytest tests/e2e
 
 lint: $(INSTALLED)   ## run the linters and the type checker
@@ -54,3 +54,5 @@ $(INSTALLED): pyproject.toml
 
 $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
 	$(call install,--constraint tests/oldest.txt)
+
+include monitoring/tools.mk

@@ -1,0 +1,48 @@
+# The servers and checkers that `make e2e` and `make stack` run, built from source into
+# .tools/<name>-<version>/ and linked in .tools/bin. What is there is not built again.
+TOOLS := .tools
+
+BUILDER_VERSION := 0.165.0
+PROMETHEUS_VERSION := 0.316.0
+ALERTMANAGER_VERSION := 0.34.2
+
+# The Collector is built anew when the list of its parts changes.
+PARTS := monitoring/collector/builder.yaml
+BUILDER := $(TOOLS)/ocb-$(BUILDER_VERSION)/builder
+COLLECTOR := $(TOOLS)/collector-$(BUILDER_VERSION)-$(firstword $(shell cksum <$(PARTS)))/otelcol-recsys
+PROMETHEUS := $(TOOLS)/prometheus-$(PROMETHEUS_VERSION)/prometheus
+PROMTOOL := $(TOOLS)/prometheus-$(PROMETHEUS_VERSION)/promtool
+AMTOOL := $(TOOLS)/alertmanager-$(ALERTMANAGER_VERSION)/amtool
+
+.PHONY: tools
+
+tools: $(COLLECTOR) $(PROMETHEUS) $(PROMTOOL) $(AMTOOL)   ## build the Collector, Prometheus and their checkers, a quarter of an hour once
+	@mkdir -p $(TOOLS)/bin
+	@for tool in $^; do ln -sf "../$${tool#$(TOOLS)/}" $(TOOLS)/bin/; done
+	@echo "In $(TOOLS)/bin: $(notdir $^)"
+
+# Built aside and moved, so that a build that was broken off leaves nothing that looks complete.
+define built
+	@go version >/dev/null 2>&1 || { echo "make tools needs Go 1.26 or later: https://go.dev/doc/install"; exit 1; }
+	@echo "Building $(@F) into $(@D), $(1) ..."
+	@rm -rf $(@D).part && mkdir -p $(@D).part $(@D)
+	@$(2)
+	@mv $(@D).part/$(@F) $@ && rm -rf $(@D).part
+endef
+go_install = GOBIN=$(CURDIR)/$(@D).part go install $(1)
+
+$(BUILDER):
+	$(call built,half a minute,$(call go_install,go.opentelemetry.io/collector/cmd/builder@v$(BUILDER_VERSION)))
+
+$(COLLECTOR): | $(BUILDER)
+	$(call built,five minutes,$(BUILDER) --config $(PARTS) --output-path $(@D).part >$(@D)/build.log 2>&1 || { tail -20 $(@D)/build.log; exit 1; })
+
+# Without the discovery of targets in clouds, which doubles the time that it takes to build.
+$(PROMETHEUS):
+	$(call built,three minutes,$(call go_install,-tags remove_all_sd github.com/prometheus/prometheus/cmd/prometheus@v$(PROMETHEUS_VERSION)))
+
+$(PROMTOOL): | $(PROMETHEUS)
+	$(call built,a minute,$(call go_install,-tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool@v$(PROMETHEUS_VERSION)))
+
+$(AMTOOL):
+	$(call built,a minute,$(call go_install,github.com/prometheus/alertmanager/cmd/amtool@v$(ALERTMANAGER_VERSION)))
