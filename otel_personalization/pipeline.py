@@ -241,9 +241,7 @@ class Pipeline(MeterProvider):
         exporter = self._exporter()
         exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
         interval = self._export_interval
-        return PeriodicExportingMetricReader(
-            exporter, None if interval is None else interval * 1000
-        )
+        return _ReaderInOrder(exporter, None if interval is None else interval * 1000)
 
     def _exporter(self) -> MetricExporter:
         if self._protocol == "grpc":
@@ -300,6 +298,24 @@ class Pipeline(MeterProvider):
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
         self._provider = None
+
+
+class _ReaderInOrder(PeriodicExportingMetricReader):
+    """Exports what it collected in the order in which it was collected.
+
+    The SDK's reader may be overtaken between the two, where a flush meets the clock. A total that
+    arrives after a larger one looks like a process that began anew: a Collector that turns totals
+    into growth would count the difference twice.
+    """
+
+    def __init__(self, exporter: MetricExporter, export_interval_millis: float | None) -> None:
+        self._one_at_a_time = threading.Lock()
+        super().__init__(exporter, export_interval_millis)
+
+    # Final to the SDK, which holds its own lock over the export alone.
+    def collect(self, timeout_millis: float = 10_000) -> None:  # type: ignore[misc]
+        with self._one_at_a_time:
+            super().collect(timeout_millis)
 
 
 def _instance_id_in_environment() -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_personalization import PersonalizationHook, pipeline
 from otel_personalization.conventions import INTERNAL_ERRORS
@@ -283,6 +284,36 @@ def test_a_collection_that_reported_leading_zeros_is_followed_up():
         wait_for(lambda: received.totals().get("recsys.decisions") == {HOME: 1})
         assert received.problems() == []
         provider.shutdown()
+
+
+def test_collections_are_exported_in_the_order_in_which_they_were_made(monkeypatch):
+    """A flush does not overtake the clock: a total after a larger one would be counted twice."""
+    overtaken = threading.Event()
+    receive = PeriodicExportingMetricReader._receive_metrics
+    received_first = threading.Event()
+
+    def slow_at_first(reader, data, *args, **kwargs):
+        if not received_first.is_set():
+            received_first.set()
+            overtaken.wait(1)  # whoever can overtake does
+            receive(reader, data, *args, **kwargs)
+        else:
+            receive(reader, data, *args, **kwargs)
+            overtaken.set()
+
+    monkeypatch.setattr(PeriodicExportingMetricReader, "_receive_metrics", slow_at_first)
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider)
+        hook.record(dict(TRACE))
+        first = threading.Thread(target=provider.collect_and_export, args=(5000,))
+        first.start()
+        received_first.wait()
+        provider.collect_and_export(5000)
+        first.join()
+        provider.shutdown()
+        assert received.problems() == []
+        assert received.total("recsys.decisions") == 1
 
 
 def test_force_flush_and_shutdown_export_everything():
