@@ -237,6 +237,7 @@ class Prometheus(Server):
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--web.enable-otlp-receiver",
+                "--web.enable-remote-write-receiver",
                 *(f"--enable-feature={name}" for name in features),
             ],
             f"{self.url}/-/ready",

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,6 @@ class Member:
         seconds: how long it lives; until it is told to end, by default.
         pairs: what its decisions are of.
         version: of the library, where it is to look like another.
-        age_seconds: how long before the load its series seem to have begun.
     """
 
     rate: float = 100.0
@@ -77,8 +76,6 @@ class Member:
     pairs: tuple[Pair, ...] = PAIRS
     seed: int = 1
     version: str = ""
-    age_seconds: int = 0
-    variables: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -137,8 +134,6 @@ class Fleet:
             "OTEL_METRIC_EXPORT_INTERVAL": str(int(1000 * self.export_seconds)),
             "OTEL_PERSONALIZATION_LOG": str(lines),
         }
-        specification = asdict(member)
-        variables = specification.pop("variables")
         with (self._folder / f"errors-{number}.txt").open("wb") as errors:
             process = subprocess.Popen(
                 [
@@ -146,10 +141,10 @@ class Fleet:
                     "-m",
                     "tests.programs.member",
                     str(truth),
-                    json.dumps(specification),
+                    json.dumps(asdict(member)),
                 ],
                 cwd=REPOSITORY,
-                env=environment | variables,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

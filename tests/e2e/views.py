@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from examples.stack.servers import Prometheus
 from otel_personalization import conventions
-from tests.e2e.fleet import ITEM_COUNTS, Cells, Decision, Pair, add_up, total
+from tests.e2e.fleet import ITEM_COUNTS, Cells, Decision, Pair, add_up
 
 RATES = {
     "personalized_impression_rate": ("personalized_items", "served_items"),
@@ -49,6 +50,10 @@ def without_zeros(cells: Cells) -> Cells:
     }
 
 
+def _pair(labels: dict[str, str]) -> Pair:
+    return labels["recsys_namespace"], labels["surface"]
+
+
 @dataclass
 class Window:
     """A point of the views."""
@@ -68,23 +73,23 @@ class Window:
 
 def windows(prometheus: Prometheus) -> list[Window]:
     """All points of the views, in the order of their times."""
-    found: dict[str, list[Window]] = {}
-    for series in prometheus.query(f"{WINDOW_ITEMS}{OVER}"):
-        labels = {name: value for name, value in series["metric"].items() if name != "__name__"}
-        pair = (labels["recsys_namespace"], labels["surface"])
-        found[str(sorted(labels.items()))] = [
-            Window(at, pair, labels, float(value)) for at, value in series["values"]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    # In one query, so that a window is there as a whole.
+    for series in prometheus.query(f'{{__name__=~"{"|".join((WINDOW_ITEMS, *RATES))}"}}{OVER}'):
+        by_name.setdefault(series["metric"].pop("__name__"), []).append(series)
+    found = {
+        str(series["metric"]): [
+            Window(at, _pair(series["metric"]), series["metric"], float(value))
+            for at, value in series["values"]
         ]
+        for series in by_name.get(WINDOW_ITEMS, [])
+    }
     for rate in RATES:
-        for series in prometheus.query(f"{rate}{OVER}"):
-            labels = {name: value for name, value in series["metric"].items() if name != "__name__"}
+        for series in by_name.get(rate, []):
             for at, value in series["values"]:
                 # The counters of one export are some microseconds apart.
-                (window,) = (
-                    window
-                    for window in found[str(sorted(labels.items()))]
-                    if abs(window.at - at) < 0.05
-                )
+                near = [w for w in found[str(series["metric"])] if abs(w.at - at) < 0.05]
+                (window,) = near
                 window.rates[rate] = float(value)
     return sorted(
         (window for of_series in found.values() for window in of_series),
@@ -125,8 +130,8 @@ def check_each_window(
 ) -> float:
     """Each window's rates are those of its decisions, but for an export interval's items.
 
-    A window holds what arrived since the one before. What a process served last is on its way for an
-    export interval at most, at its beginning and at its end.
+    A window holds what arrived since the one before. What a process served last is on its way for
+    an export interval at most, at the beginning of a window and at its end.
 
     Returns:
         The largest difference of a rate from the truth of its window.
@@ -134,21 +139,16 @@ def check_each_window(
     slack = export_seconds + 0.5  # to send it, on a machine that is busy
     worst = 0.0
     for pair in {window.pair for window in found}:
-        of_pair = sorted((d for d in decisions if d.pair == pair), key=lambda d: d.at)
-        began = of_pair[0].at - slack
+        of_pair = [decision for decision in decisions if decision.pair == pair]
+        began = min(decision.at for decision in of_pair) - slack
         for window in (window for window in found if window.pair == pair):
-
-            def between(first: float, last: float) -> Counter[str]:
-                cells = add_up(d for d in of_pair if first < d.at <= last)
-                return cells.get(pair, Counter())
-
-            certain = between(began, window.at - slack)
-            possible = between(began - slack, window.at)
+            certain = _between(of_pair, began, window.at - slack)
+            possible = _between(of_pair, began - slack, window.at)
             assert certain["served_items"] <= window.items <= possible["served_items"], (
                 f"{window} holds other items than those of its time: "
                 f"{certain['served_items']} to {possible['served_items']}"
             )
-            truth = between(began, window.at)
+            truth = _between(of_pair, began, window.at)
             for rate, (part, whole) in RATES.items():
                 if not truth[whole] or rate not in window.rates:
                     continue
@@ -160,16 +160,6 @@ def check_each_window(
     return worst
 
 
-__all__ = [
-    "RATES",
-    "WINDOW_ITEMS",
-    "Window",
-    "check_each_window",
-    "counted_by",
-    "in_windows",
-    "of_views",
-    "raw",
-    "total",
-    "windows",
-    "without_zeros",
-]
+def _between(of_pair: list[Decision], first: float, last: float) -> Counter[str]:
+    cells = add_up(decision for decision in of_pair if first < decision.at <= last)
+    return next(iter(cells.values()), Counter())

@@ -8,7 +8,7 @@ IDS = [f"item-{n}" for n in range(200)]
 
 
 def finalize(
-    namespace: str, surface: str, served: int, personalized: int, asks: bool, explained: int
+    namespace: str, surface: str, *, served: int, personalized: int, asks: bool, explained: int
 ) -> dict[str, Any]:
     """The first ones are personalised, and the first ones explained."""
     return {

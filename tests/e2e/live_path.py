@@ -1,0 +1,88 @@
+"""The whole live path on loopback: a fleet, the gateway, and Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.stack.servers import Collector, Ports, Prometheus
+from tests.e2e.fleet import Cells, Fleet, fleet, total
+from tests.e2e.servers import wait_for
+from tests.e2e.views import Window, in_windows, of_views, raw, windows, without_zeros
+
+VIEW_SECONDS = 2.0
+EXPORT_SECONDS = 0.5
+ARRIVAL_SECONDS = 20.0
+"""What was exported is in Prometheus after some ms, and in a view after its interval."""
+
+
+@dataclass
+class LivePath:
+    prometheus: Prometheus
+    collector: Collector
+    fleet: Fleet
+
+    def raw_is(self, truth: Cells, selector: str = "") -> None:
+        """Wait until the raw counters are the truth, item for item."""
+        wanted = without_zeros(truth)
+        self._becomes(lambda: raw(self.prometheus, selector), wanted, "the raw counters")
+
+    def views_are(self, truth: Cells) -> list[Window]:
+        """Wait until all windows of the views add up to the truth, item for item."""
+        wanted = of_views(truth)
+        self._becomes(lambda: in_windows(windows(self.prometheus)), wanted, "the views' windows")
+        return windows(self.prometheus)
+
+    def check_exact(self) -> list[Window]:
+        """What the fleet served is in the raw counters and in the views, item for item."""
+        truth = self.fleet.truth()
+        assert total(truth) > 0
+        self.raw_is(truth)
+        return self.views_are(truth)
+
+    def _becomes(self, found: Any, wanted: Cells, what: str) -> None:
+        try:
+            wait_for(lambda: found() == wanted, f"{what} to be the truth", ARRIVAL_SECONDS)
+        finally:
+            last = found()
+            for pair in sorted(wanted.keys() | last.keys()):
+                if wanted.get(pair) != last.get(pair):
+                    print(f"{what} of {pair}: {last.get(pair)}, and in truth {wanted.get(pair)}")
+
+
+@contextmanager
+def live_path(
+    folder: Path,
+    *,
+    view_seconds: float = VIEW_SECONDS,
+    export_seconds: float = EXPORT_SECONDS,
+    scrapes: bool = False,
+    **collector: Any,
+) -> Iterator[LivePath]:
+    """The three, with nothing left running.
+
+    Args:
+        folder: for all that they write.
+        view_seconds: length of a view's window.
+        export_seconds: between two exports of a service.
+        scrapes: whether Prometheus scrapes the gateway.
+        collector: further arguments of the `Collector`.
+    """
+    ports = Ports()
+    with (
+        Prometheus(
+            folder / "prometheus", ports if scrapes else None, scrape_interval="1s"
+        ) as prometheus,
+        Collector(
+            folder,
+            prometheus.url,
+            ports=ports,
+            RECSYS_VIEW_INTERVAL=f"{view_seconds}s",
+            **collector,
+        ) as gateway,
+        fleet(gateway.endpoint, folder / "fleet", export_seconds) as services,
+    ):
+        yield LivePath(prometheus, gateway, services)
