@@ -24,6 +24,7 @@ class LivePath:
     prometheus: Prometheus
     collector: Collector
     fleet: Fleet
+    arrival_seconds: float = ARRIVAL_SECONDS
 
     def raw_is(self, truth: Cells, selector: str = "") -> None:
         """Wait until the raw counters are the truth, item for item."""
@@ -45,7 +46,7 @@ class LivePath:
 
     def _becomes(self, found: Any, wanted: Cells, what: str) -> None:
         try:
-            wait_for(lambda: found() == wanted, f"{what} to be the truth", ARRIVAL_SECONDS)
+            wait_for(lambda: found() == wanted, f"{what} to be the truth", self.arrival_seconds)
         finally:
             last = found()
             for pair in sorted(wanted.keys() | last.keys()):
@@ -59,6 +60,7 @@ def live_path(
     *,
     view_seconds: float = VIEW_SECONDS,
     export_seconds: float = EXPORT_SECONDS,
+    arrival_seconds: float = ARRIVAL_SECONDS,
     scrapes: bool = False,
     **collector: Any,
 ) -> Iterator[LivePath]:
@@ -68,6 +70,7 @@ def live_path(
         folder: for all that they write.
         view_seconds: length of a view's window.
         export_seconds: between two exports of a service.
+        arrival_seconds: how long to wait until what was sent is there.
         scrapes: whether Prometheus scrapes the gateway.
         collector: further arguments of the `Collector`.
     """
@@ -85,4 +88,4 @@ def live_path(
         ) as gateway,
         fleet(gateway.endpoint, folder / "fleet", export_seconds) as services,
     ):
-        yield LivePath(prometheus, gateway, services)
+        yield LivePath(prometheus, gateway, services, arrival_seconds)

@@ -24,6 +24,7 @@ def totals(
     at: float,
     resource: Mapping[str, str],
     scope: Mapping[str, str] | None = None,
+    version: str = "",
 ) -> ExportMetricsServiceRequest:
     """Totals of a process, of one namespace and surface, by name of the counter. Times in s."""
     request = ExportMetricsServiceRequest()
@@ -31,6 +32,7 @@ def totals(
     of_resource.resource.attributes.extend(attributes(resource))
     of_scope = of_resource.scope_metrics.add()
     of_scope.scope.name = "otel_personalization"
+    of_scope.scope.version = version
     of_scope.scope.attributes.extend(attributes(scope or {}))
     for name, value in counts.items():
         metric = of_scope.metrics.add(name=name, unit="{item}")
@@ -43,6 +45,12 @@ def totals(
             as_int=value,
         )
     return request
+
+
+def add_gauge(request: ExportMetricsServiceRequest, name: str, value: int, at: float) -> None:
+    """A gauge of the same process, which is none of ours."""
+    metric = request.resource_metrics[0].scope_metrics[0].metrics.add(name=name)
+    metric.gauge.data_points.add(time_unix_nano=int(at * 1e9), as_int=value)
 
 
 def send(endpoint: str, request: ExportMetricsServiceRequest) -> int:

@@ -247,11 +247,11 @@ def test_workers_recycled_long_after_their_master_began_are_exact(tmp_path):
         path.collector.stop()
         restarted = time.time()
         path.collector.start()
-        # From here on the growth of those workers is seen again.
-        since = f"timestamp(recsys_decisions_total) > {restarted}"
+        # From here on their growth is seen again.
+        told = f"timestamp(otel_personalization_folded_decisions_total) > {restarted}"
         wait_for(
-            lambda: path.prometheus.value(f"count(count by (instance) ({since}))") == 2,
-            "both workers to have told their totals to the new Collector",
+            lambda: path.prometheus.value(f"count(count by (instance) ({told}))") == 3,
+            "master and workers to have told their totals to the new Collector",
         )
         after = server.load()
         server.stop()
@@ -272,12 +272,12 @@ def items_counted(path):
     return total(raw(path.prometheus))
 
 
-def test_siblings_that_differ_in_nothing_but_their_scope_are_two_processes(tmp_path):
-    """Older SDKs leave a forked worker its master's service.instance.id."""
+def test_siblings_of_one_instance_id_are_two_processes(tmp_path):
+    """Older SDKs leave a forked worker its master's service.instance.id: its scope differs."""
     began = time.time() - 600
     with live_path(tmp_path) as path:
         for n, growth in enumerate((0, 10, 20, 25)):
-            for process, share in (("17", 1), ("18", 3)):
+            for process, share in ((17, 1), (18, 3)):
                 counts = {
                     "recsys.served_items": 4 * share * growth,
                     "recsys.personalized_items": share * growth,
@@ -287,10 +287,10 @@ def test_siblings_that_differ_in_nothing_but_their_scope_are_two_processes(tmp_p
                 request = otlp.totals(
                     counts,
                     HOME,
-                    start=began,
-                    at=began + 10 * n,
+                    start=began + process / 1000,
+                    at=began + 1 + 10 * n,
                     resource=PROCESS,
-                    scope={"otel_personalization.forked_process_id": process},
+                    scope={"otel_personalization.forked_process_id": str(process)},
                 )
                 assert otlp.send(path.collector.endpoint, request) == 200
         truth = {HOME: Counter(served_items=400, personalized_items=100)}

@@ -68,7 +68,7 @@ class Window:
     def count(self, name: str) -> float:
         """Items that a rate over the served ones stands for."""
         (rate,) = (rate for rate, of in RATES.items() if of == (name, "served_items"))
-        return self.rates[rate] * self.items if self.items else 0.0
+        return self.rates.get(rate, 0.0) * self.items
 
 
 def windows(prometheus: Prometheus) -> list[Window]:
@@ -87,9 +87,9 @@ def windows(prometheus: Prometheus) -> list[Window]:
     for rate in RATES:
         for series in by_name.get(rate, []):
             for at, value in series["values"]:
-                # The counters of one export are some microseconds apart.
-                near = [w for w in found[str(series["metric"])] if abs(w.at - at) < 0.05]
-                (window,) = near
+                # The points of one window are some microseconds apart.
+                window = min(found[str(series["metric"])], key=lambda w: abs(w.at - at))
+                assert abs(window.at - at) < 0.05
                 window.rates[rate] = float(value)
     return sorted(
         (window for of_series in found.values() for window in of_series),
