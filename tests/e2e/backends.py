@@ -1,4 +1,4 @@
-"""OTLP endpoints that are down, slow, or silent."""
+"""OTLP endpoints that are down, slow, or silent, and a gate that refuses for a while."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
 
 from tests.e2e.servers import free_port
 
@@ -84,14 +86,59 @@ def _waiting(seconds: float) -> Iterator[Backend]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    backend = Backend(f"http://127.0.0.1:{server.server_port}")
+    backend = Backend("")
+    with _serving(Handler) as endpoint:
+        backend.endpoint = endpoint
+        try:
+            yield backend
+        finally:
+            over.set()
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server in a thread; yields its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield backend
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        over.set()
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@dataclass
+class Gate:
+    """In front of a backend: passes requests on, or answers with a status of its own."""
+
+    target: str
+    endpoint: str = ""
+    status: int | None = None
+
+
+@contextmanager
+def gate(target: str) -> Iterator[Gate]:
+    """A gate that is open."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = passing.status
+            if status is None:
+                passed_on = ("Content-Type", "Content-Encoding")
+                headers = {name: self.headers[name] for name in passed_on if name in self.headers}
+                status = httpx.post(
+                    passing.target + self.path, content=body, headers=headers, trust_env=False
+                ).status_code
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    passing = Gate(target)
+    with _serving(Handler) as endpoint:
+        passing.endpoint = endpoint
+        yield passing

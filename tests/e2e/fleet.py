@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -120,10 +121,14 @@ class Fleet:
         self._folder = folder
         self.export_seconds = export_seconds
         self.members: list[Running] = []
+        self._lock = threading.Lock()
+        self._started = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, member: Member) -> Running:
-        number = len(self.members)
+        with self._lock:  # members are started by several threads
+            number = self._started
+            self._started += 1
         truth = self._folder / f"truth-{number}.ndjson"
         lines = self._folder / f"lines-{number}.ndjson"
         environment = {

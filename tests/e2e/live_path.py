@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from examples.stack.servers import Collector, Ports, Prometheus
+from tests.e2e.backends import Gate, gate
 from tests.e2e.fleet import Cells, Fleet, fleet, total
 from tests.e2e.servers import wait_for
 from tests.e2e.views import Window, in_windows, of_views, raw, windows, without_zeros
@@ -25,6 +26,8 @@ class LivePath:
     collector: Collector
     fleet: Fleet
     arrival_seconds: float = ARRIVAL_SECONDS
+    gate: Gate | None = None
+    """Between the gateway and Prometheus, where there is one."""
 
     def raw_is(self, truth: Cells, selector: str = "") -> None:
         """Wait until the raw counters are the truth, item for item."""
@@ -62,6 +65,7 @@ def live_path(
     export_seconds: float = EXPORT_SECONDS,
     arrival_seconds: float = ARRIVAL_SECONDS,
     scrapes: bool = False,
+    gated: bool = False,
     **collector: Any,
 ) -> Iterator[LivePath]:
     """The three, with nothing left running.
@@ -72,6 +76,7 @@ def live_path(
         export_seconds: between two exports of a service.
         arrival_seconds: how long to wait until what was sent is there.
         scrapes: whether Prometheus scrapes the gateway.
+        gated: whether there is a gate between gateway and Prometheus.
         collector: further arguments of the `Collector`.
     """
     ports = Ports()
@@ -79,13 +84,14 @@ def live_path(
         Prometheus(
             folder / "prometheus", ports if scrapes else None, scrape_interval="1s"
         ) as prometheus,
+        gate(prometheus.url) if gated else nullcontext() as between,
         Collector(
             folder,
-            prometheus.url,
+            between.endpoint if between else prometheus.url,
             ports=ports,
             RECSYS_VIEW_INTERVAL=f"{view_seconds}s",
             **collector,
         ) as gateway,
         fleet(gateway.endpoint, folder / "fleet", export_seconds) as services,
     ):
-        yield LivePath(prometheus, gateway, services, arrival_seconds)
+        yield LivePath(prometheus, gateway, services, arrival_seconds, between)

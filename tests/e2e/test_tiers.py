@@ -1,0 +1,126 @@
+"""Agents before the gateway, and more than one gateway."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+
+import pytest
+import yaml
+
+from examples.stack.servers import MONITORING, Collector
+from tests.e2e import otlp
+from tests.e2e.fleet import Member, fleet, total
+from tests.e2e.live_path import EXPORT_SECONDS, VIEW_SECONDS, live_path
+from tests.e2e.servers import wait_for
+from tests.e2e.views import in_windows, windows
+
+AGENT = MONITORING / "collector" / "agent.yaml"
+ROUTING = MONITORING / "collector" / "agent-routing.yaml"
+HOME = ("shop_eu", "home")
+
+
+@pytest.fixture
+def tiers(tmp_path):
+    """A live path, an agent before it, and a fleet behind the agent."""
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    with live_path(tmp_path) as path:
+        agent = Collector(
+            folder,
+            configurations=[AGENT],
+            feature_gates=(),
+            RECSYS_GATEWAY_ENDPOINT=f"127.0.0.1:{path.collector.ports.grpc}",
+            RECSYS_GATEWAY_INSECURE="true",
+        )
+        with agent, fleet(agent.endpoint, tmp_path / "behind", EXPORT_SECONDS) as behind:
+            yield path, agent, behind
+
+
+def test_an_agent_keeps_what_services_sent_while_there_is_no_gateway(tiers):
+    """That of services that have ended meanwhile, too."""
+    path, _, behind = tiers
+    behind.start(Member(seconds=3)).wait()
+    path.raw_is(behind.truth())
+    path.collector.stop()
+    behind.start(Member(seconds=3, share=0.1)).wait()
+    path.collector.start()
+    path.raw_is(behind.truth())
+    path.views_are(behind.truth())
+
+
+def test_an_agent_that_is_killed_while_there_is_no_gateway_loses_no_counter(tiers, measure):
+    """Views may be off: the export that was on its way comes last when the agent is back."""
+    path, agent, behind = tiers
+    behind.start(Member(seconds=3)).wait()
+    path.raw_is(behind.truth())
+    path.views_are(behind.truth())
+    before = total(behind.truth())
+    path.collector.stop()
+    behind.start(Member(seconds=3, share=0.1)).wait()
+    agent.stop(signal.SIGKILL)
+    agent.start()
+    path.collector.start()
+    path.raw_is(behind.truth())
+    fed = total(behind.truth())
+    wait_for(lambda: total(in_windows(windows(path.prometheus))) > before, "the views")
+    off = total(in_windows(windows(path.prometheus))) - fed
+    assert abs(off) <= fed - before
+    measure(f"fed {fed}; counters {fed}, lost 0; views off by {off} of {fed - before}")
+
+
+def test_a_service_that_moves_to_another_gateway_is_not_counted_twice(tmp_path):
+    """Views lose what it served between its last export there and its first here."""
+    other_folder = tmp_path / "other"
+    other_folder.mkdir()
+    with (
+        live_path(tmp_path) as path,
+        Collector(
+            other_folder,
+            path.prometheus.url,
+            RECSYS_VIEW_INTERVAL=f"{VIEW_SECONDS}s",
+            RECSYS_GATEWAY_NAME="gateway-1",
+        ) as other,
+    ):
+        began = time.time()
+        for seconds, served, gateway in (
+            (0, 0, path.collector),
+            (1, 100, path.collector),
+            (2, 130, other),
+            (3, 150, other),
+        ):
+            counts = {
+                "recsys.served_items": served,
+                "recsys.personalized_items": served // 2,
+                "recsys.reason_items": 0,
+                "recsys.reason_requested_items": 0,
+            }
+            request = otlp.totals(
+                counts,
+                HOME,
+                start=began,
+                at=began + seconds,
+                resource={"service.name": "ranking", "service.instance.id": "a process"},
+            )
+            assert otlp.send(gateway.endpoint, request) == 200
+        path.raw_is({HOME: Counter(served_items=150, personalized_items=75)})
+        path.views_are({HOME: Counter(served_items=120, personalized_items=60)})
+        by_gateway = {window.labels["instance"] for window in windows(path.prometheus)}
+        assert by_gateway == {"gateway-0", "gateway-1"}
+        wait_for(lambda: total(in_windows(windows(path.prometheus))) == 120, "no further item")
+
+
+def test_routing_sends_all_of_a_service_to_one_gateway():
+    """Its exporter cannot be had here: form and names are what can be checked."""
+    agent, routing = (yaml.safe_load(path.read_text()) for path in (AGENT, ROUTING))
+    (name,) = routing["exporters"]
+    assert routing["service"]["pipelines"]["metrics"]["exporters"] == [name]
+    exporter = routing["exporters"][name]
+    assert exporter["routing_key"] == "service"
+    assert list(exporter["resolver"]) == ["dns"]
+    to_gateway = agent["exporters"]["otlp_grpc/gateway"]
+    to_gateways = exporter["protocol"]["otlp"]
+    for settings in ("tls", "timeout", "retry_on_failure"):
+        assert to_gateways[settings] == to_gateway[settings]
+    assert to_gateways["sending_queue"]["storage"] in agent["extensions"]
