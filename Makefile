@@ -7,13 +7,16 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-.PHONY: help demo test test-oldest e2e lint bench docs clean
+.PHONY: help demo stack test test-oldest e2e lint bench bench-collector docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(INSTALLED)   ## run a ranking service with simulated users, and show what is counted
 	@$(BIN)/python -m examples.demo
+
+stack: $(INSTALLED) tools   ## run service, Collector and Prometheus on this machine, until Ctrl-C
+	@$(BIN)/python -m examples.stack
 
 test: lint       ## run the linters, the type checker and all tests but those of e2e
 	$(BIN)/python -m pytest
@@ -32,13 +35,16 @@ lint: $(INSTALLED)   ## run the linters and the type checker
 bench: $(INSTALLED)  ## measure what the README claims, and write benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
+bench-collector: $(INSTALLED) tools   ## measure what the gateway costs, and write benchmarks/collector.md
+	$(BIN)/python -m benchmarks.collector
+
 docs: $(INSTALLED)   ## build the documentation as a site, in docs/_build
 	$(BIN)/python docs/tables.py
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
 	@echo "docs/_build/index.html"
 
-clean:           ## remove what the targets installed or built, and what the demo stored
-	rm -rf $(VENV) $(OLDEST) docs/_build build/demo
+clean:           ## remove what the targets installed or built, and what demo and stack stored
+	rm -rf $(VENV) $(OLDEST) docs/_build build/demo build/stack
 
 define install
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "otel-personalization needs Python 3.10 or later, and $(PYTHON) is %d.%d. Say which one to use: make PYTHON=python3.12" % v[:2])'
