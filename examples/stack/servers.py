@@ -84,11 +84,15 @@ class Server:
                 stderr=stream,
                 start_new_session=True,
             )
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self.process.poll() is None:
-            if _answers(self._ready):
-                return
-            time.sleep(0.05)
+        try:
+            until = time.monotonic() + START_SECONDS
+            while time.monotonic() < until and self.process.poll() is None:
+                if _answers(self._ready):
+                    return
+                time.sleep(0.05)
+        except KeyboardInterrupt:
+            self.stop(signal.SIGKILL)
+            raise
         said = self.log.read_text(errors="replace")[-3000:]
         self.stop(signal.SIGKILL)
         raise RuntimeError(f"{Path(self.command[0]).name} did not start:\n{said}")
@@ -106,6 +110,15 @@ class Server:
             self.process.wait()
             self.process = None
         return time.monotonic() - began
+
+    def check(self) -> None:
+        """Look whether it still runs.
+
+        Raises:
+            RuntimeError: it has ended by itself.
+        """
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError(f"{Path(self.command[0]).name} has ended; {self.log} says why")
 
     def __enter__(self) -> Any:
         self.start()
@@ -145,7 +158,7 @@ class Collector(Server):
         folder: for its queue and its log.
         prometheus: base URL of a Prometheus, or of whatever takes OTLP metrics as one.
         ports: else free ones.
-        configurations: else the gateway's.
+        configurations: else the gateway's; files, or whatever ``--config`` takes.
         feature_gates: else those that the gateway needs.
         variables: of its environment, on top.
     """
@@ -156,11 +169,12 @@ class Collector(Server):
         prometheus: str = "",
         *,
         ports: Ports | None = None,
-        configurations: Sequence[Path] = (GATEWAY,),
+        configurations: Sequence[Path | str] = (GATEWAY,),
         feature_gates: Sequence[str] = FEATURE_GATES,
         **variables: str,
     ) -> None:
         self.ports = ports = ports or Ports()
+        folder.mkdir(parents=True, exist_ok=True)
         gates = [f"--feature-gates={','.join(feature_gates)}"] if feature_gates else []
         super().__init__(
             [
