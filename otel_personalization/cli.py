@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Annotated, Any, Final, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from rich.box import SIMPLE
@@ -23,10 +24,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from otel_personalization import live_path
 from otel_personalization import replay as replaying
 from otel_personalization.conventions import COLLABORATIVE_SOURCE
 from otel_personalization.doctor import Level, examine
 from otel_personalization.hook import PersonalizationHook
+from otel_personalization.prometheus_api import PrometheusApi
 from otel_personalization.settings import NONE, SettingsError
 from otel_personalization.version import __version__
 
@@ -146,8 +149,25 @@ def replay(
         raise typer.Exit(SOME_NOT_COUNTED)
 
 
+def _check_url(url: str | None) -> str | None:
+    """Whether it is a URL. It is not repeated: it may hold a password."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise typer.BadParameter("it takes a URL, such as http://localhost:4318")
+    if "@" in url.partition(parts.netloc)[2]:
+        raise typer.BadParameter("in a password, write / as %2F, ? as %3F, # as %23 and @ as %40")
+    return url
+
+
 @app.command()
 def doctor(
+    *,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -162,6 +182,30 @@ def doctor(
     send: Annotated[
         bool, typer.Option("--send", help="Send one decision, and say what became of it.")
     ] = False,
+    collector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            callback=_check_url,
+            help="Send some decisions to this OTLP endpoint, such as http://localhost:4318; the "
+            "protocol is that of OTEL_EXPORTER_OTLP_PROTOCOL, http/protobuf if unset.",
+        ),
+    ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            callback=_check_url,
+            help="Follow those decisions to this Prometheus, such as http://localhost:9090, and "
+            "say at which hop they got lost.",
+        ),
+    ] = None,
+    wait: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=1, help="How long they may take, the window of a view included."
+        ),
+    ] = live_path.DEFAULT_WAIT_SECONDS,
 ) -> None:
     r"""Check a set-up, where the service runs: what is wrong, and what to do.
 
@@ -173,12 +217,37 @@ def doctor(
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     given = {"target": target, "trace": trace, "when": when}
     worst = 0
-    for finding in examine(given, send=send):
-        typer.echo(f"{finding.level.value:8} {finding.what}")
-        if finding.remedy:
-            typer.echo(f"{'':8} -> {finding.remedy}")
-        worst = max(worst, FAILED if finding.level is Level.PROBLEM else 0)
+    with _waiting() as (tell, stop):
+        findings = examine(given, send=send, collector=collector)
+        if collector or prometheus:
+            api = PrometheusApi(prometheus) if prometheus else None
+            findings = chain(findings, live_path.follow(api, collector, wait=wait, tell=tell))
+        for finding in findings:
+            stop()
+            typer.echo(f"{finding.level.value:8} {finding.what}")
+            if finding.remedy:
+                typer.echo(f"{'':8} -> {finding.remedy}")
+            worst = max(worst, FAILED if finding.level is Level.PROBLEM else 0)
     raise typer.Exit(worst)
+
+
+@contextmanager
+def _waiting() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """Says on a terminal what is being waited for, until that is over; nothing elsewhere."""
+    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield lambda _what: None, lambda: None
+        return
+    status = console.status("")
+
+    def tell(what: str) -> None:
+        status.update(f"waiting for {what}")
+        status.start()
+
+    try:
+        yield tell, status.stop
+    finally:
+        status.stop()
 
 
 def _fail(message: str) -> NoReturn:

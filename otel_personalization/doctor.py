@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry.metrics import NoOpMeterProvider, get_meter_provider
 
-from otel_personalization.conventions import DOCTOR_NAMESPACE, DROPPED_LOG_RECORDS
+from otel_personalization.conventions import DOCTOR_NAMESPACE, DROPPED_LOG_RECORDS, SCOPE_NAME
 from otel_personalization.hook import PersonalizationHook
 from otel_personalization.instrumentor import (
     PersonalizationInstrumentor,
@@ -32,6 +32,7 @@ from otel_personalization.instrumentor import (
     patch_target,
 )
 from otel_personalization.metrics import ExactProvider, is_of_an_sdk
+from otel_personalization.prometheus_api import without_credentials
 from otel_personalization.settings import (
     AFTER,
     NONE,
@@ -72,12 +73,15 @@ class Finding:
     """What to do; empty where nothing is."""
 
 
-def examine(settings_given: Mapping[str, Any], *, send: bool = False) -> Iterator[Finding]:
+def examine(
+    settings_given: Mapping[str, Any], *, send: bool = False, collector: str | None = None
+) -> Iterator[Finding]:
     """Look at everything, in the order in which a service needs it.
 
     Args:
         settings_given: keywords of `settings.resolve`; the rest is taken from the environment.
         send: whether to send one decision, of a namespace that no rule or panel shows.
+        collector: base URL of the OTLP endpoint, in place of the process's own.
     """
     yield from _versions()
     try:
@@ -88,10 +92,10 @@ def examine(settings_given: Mapping[str, Any], *, send: bool = False) -> Iterato
     yield from _settings(settings)
     yield from _targets(settings)
     yield from _provider()
-    yield from _endpoint()
+    yield from _endpoint(collector)
     yield from _log(settings)
     if send:
-        yield from _send(settings_given)
+        yield from _send(settings_given, collector)
 
 
 # --- versions and settings --------------------------------------------------------------------
@@ -246,7 +250,8 @@ def _provider() -> Iterator[Finding]:
         )
 
 
-def _endpoint() -> Iterator[Finding]:
+def _endpoint_of(collector: str | None) -> tuple[str, str]:
+    """Where points go, and what says so."""
     variable = next((name for name in _ENDPOINT_VARIABLES if os.environ.get(name)), None)
     grpc = "grpc" in (
         os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
@@ -254,9 +259,16 @@ def _endpoint() -> Iterator[Finding]:
         or ""
     )
     default = "http://localhost:4317" if grpc else "http://localhost:4318"
+    if collector:
+        return collector, "--collector"
     provider: Any = get_meter_provider()
     url = getattr(provider, "endpoint", None) or (os.environ[variable] if variable else default)
-    said = f"OTLP endpoint {url} ({variable or 'by default'})"
+    return url, variable or "by default"
+
+
+def _endpoint(collector: str | None) -> Iterator[Finding]:
+    url, by = _endpoint_of(collector)
+    said = f"OTLP endpoint {without_credentials(url, url)} ({by})"
     try:
         parts = urlsplit(url if "://" in url else f"//{url}")
         address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
@@ -266,7 +278,8 @@ def _endpoint() -> Iterator[Finding]:
         yield Finding(
             Level.PROBLEM,
             f"{said}: it cannot be reached: {error}",
-            "start a Collector there, or set OTEL_EXPORTER_OTLP_ENDPOINT",
+            "start a Collector there, or "
+            + ("name another" if collector else "set OTEL_EXPORTER_OTLP_ENDPOINT"),
         )
 
 
@@ -299,57 +312,22 @@ def _log(settings: Settings) -> Iterator[Finding]:
 # --- sending a decision -----------------------------------------------------------------------
 
 
-def _send(settings_given: Mapping[str, Any]) -> Iterator[Finding]:
-    try:
-        from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
-    except ImportError:
-        return  # said already
+def _send(settings_given: Mapping[str, Any], collector: str | None) -> Iterator[Finding]:
     of_hook = {
         name: value
         for name, value in settings_given.items()
         if name not in ("target", "trace", "when")
     }
-    provider: Any = get_meter_provider()
-    own = None
-    with _said() as said:
-        try:
-            if not isinstance(provider, pipeline.Pipeline):  # which says whether it was taken
-                provider = own = pipeline.configure("otel-personalization-doctor", set_global=False)
-            # Not sampled: a line is to be there.
-            hook = PersonalizationHook(meter_provider=provider, **of_hook | {"log_sample": 1.0})
-            hook.record(
-                {
-                    "decision_id": f"doctor-{os.getpid()}",
-                    "namespace": DOCTOR_NAMESPACE,
-                    "surface": "doctor",
-                    "final_items": [{"item_id": "1", "personalized": True}],
-                }
-            )
-            is_sent = hook.flush(_SEND_SECONDS)
-        except ValueError as error:  # of which SettingsError is one
-            yield Finding(
-                Level.PROBLEM, f"no decision could be sent: {error}", "set it to one of these"
-            )
-            return
-        finally:
-            if own is not None:
-                own.shutdown()
-    if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() == NONE:
-        yield Finding(
-            Level.PROBLEM,
-            "no decision was sent: OTEL_METRICS_EXPORTER is 'none'",
-            "unset it, or set it to 'otlp'",
-        )
-    elif is_sent:
-        yield Finding(
-            Level.FINE, f"a decision of namespace {DOCTOR_NAMESPACE} was sent and accepted"
-        )
-    else:
-        yield Finding(
-            Level.PROBLEM,
-            "a decision was sent and not accepted" + "".join(f": {line}" for line in said[:1]),
-            "look at the endpoint, its protocol (OTEL_EXPORTER_OTLP_PROTOCOL), headers and its log",
-        )
+    decision = {
+        "decision_id": f"doctor-{os.getpid()}",
+        "namespace": DOCTOR_NAMESPACE,
+        "surface": "doctor",
+        "final_items": [{"item_id": "1", "personalized": True}],
+    }
+    # Not sampled: a line is to be there.
+    hook = yield from send_decisions([decision], of_hook | {"log_sample": 1.0}, collector)
+    if hook is None:
+        return
     lost = hook.totals.snapshot()[(DROPPED_LOG_RECORDS,)][()][0]
     log = resolve(**of_hook, when=AFTER).log
     if lost:
@@ -358,20 +336,99 @@ def _send(settings_given: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(Level.FINE, f"its log line was written to {log}")
 
 
+def send_decisions(
+    decisions: Iterable[dict[str, Any]],
+    of_hook: Mapping[str, Any],
+    collector: str | None,
+    instance: str | None = None,
+) -> Generator[Finding, None, PersonalizationHook | None]:
+    """Send decisions, and say whether they were taken.
+
+    Args:
+        decisions: finalised traces.
+        of_hook: keywords of the hook.
+        collector: base URL of the OTLP endpoint; else the process's own.
+        instance: how ``service.instance.id`` of a provider of their own begins; None leaves them to
+            the process's provider, if it says whether an export was taken.
+
+    Returns:
+        The hook that counted them; None where none could.
+    """
+    try:
+        from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
+    except ImportError:
+        return None  # said already
+    provider: Any = get_meter_provider()
+    own = None
+    sent = 0
+    with _said() as said:
+        try:
+            is_pipeline = isinstance(provider, pipeline.Pipeline)
+            if collector or instance or not is_pipeline:
+                provider = own = pipeline.configure(
+                    "otel-personalization-doctor",
+                    endpoint=collector or (provider.endpoint if is_pipeline else None),
+                    resource_attributes={"service.instance.id": instance} if instance else None,
+                    set_global=False,
+                )
+            hook = PersonalizationHook(meter_provider=provider, **of_hook)
+            for decision in decisions:
+                hook.record(decision)
+                sent += 1
+            is_taken = hook.flush(_SEND_SECONDS)
+        except ValueError as error:  # of which SettingsError is one
+            yield Finding(
+                Level.PROBLEM, f"no decision could be sent: {error}", "set it to one of these"
+            )
+            return None
+        finally:
+            if own is not None:
+                own.shutdown()
+    what, was = ("a decision", "was") if sent == 1 else (f"{sent} decisions", "were")
+    if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() == NONE:
+        yield Finding(
+            Level.PROBLEM,
+            "no decision was sent: OTEL_METRICS_EXPORTER is 'none'",
+            "unset it, or set it to 'otlp'",
+        )
+    elif is_taken:
+        yield Finding(Level.FINE, f"{what} of namespace {DOCTOR_NAMESPACE} {was} sent and accepted")
+    else:
+        url, _ = _endpoint_of(collector)
+        reason = "".join(f": {without_credentials(line, url)}" for line in said[:1])
+        yield Finding(
+            Level.PROBLEM,
+            f"{what} {was} sent and not accepted{reason}",
+            "look at the endpoint, its protocol (OTEL_EXPORTER_OTLP_PROTOCOL; port 4317 is that of "
+            "grpc), headers and its log",
+        )
+    return hook
+
+
 @contextmanager
 def _said() -> Iterator[list[str]]:
-    """What exporters log meanwhile, in place of it being shown."""
+    """What exporters log meanwhile; neither that nor what we log is shown: findings say it."""
     said: list[str] = []
 
     class Listening(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             said.append(record.getMessage())
 
-    logger, handler = logging.getLogger("opentelemetry"), Listening()
+    with (
+        _logging_to(Listening(), "opentelemetry"),
+        _logging_to(logging.NullHandler(), SCOPE_NAME),
+    ):
+        yield said
+
+
+@contextmanager
+def _logging_to(handler: logging.Handler, name: str) -> Iterator[None]:
+    """Have a logger, and those below it, log there and nowhere else."""
+    logger = logging.getLogger(name)
     logger.addHandler(handler)
     logger.propagate, propagate = False, logger.propagate
     try:
-        yield said
+        yield
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate

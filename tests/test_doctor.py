@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from otel_personalization import doctor as doctoring
+from otel_personalization.cli import app
 from tests.conftest import read_lines
 from tests.otlp_receiver import receiving
 
@@ -60,7 +65,7 @@ def doctor(tmp_path, backend):
     (tmp_path / "ranking" / "web.py").write_text(TRACING + INSTRUMENTED)
     (tmp_path / "ranking" / "broken.py").write_text("import no_such_module")
 
-    def run(*arguments: str, zero_code: bool = False, **variables: str):
+    def run(*arguments: str, zero_code: bool = False, stderr=subprocess.PIPE, **variables: str):
         bin_folder = Path(sys.executable).parent
         environment = {key: value for key, value in os.environ.items() if "OTEL_" not in key}
         environment |= {
@@ -78,12 +83,14 @@ def doctor(tmp_path, backend):
             ],
             cwd=tmp_path,
             env=environment | variables,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             timeout=60,
             check=False,
         )
-        assert "Traceback" not in done.stderr
+        if stderr == subprocess.PIPE:
+            assert done.stderr == ""
         return done.returncode, done.stdout
 
     return run
@@ -230,3 +237,137 @@ def test_an_sdk_of_another_version_than_the_api_is_a_problem(monkeypatch):
         finding for finding in doctoring.examine({}) if "opentelemetry-sdk is 1.2" in finding.what
     ]
     assert finding.level is doctoring.Level.PROBLEM
+
+
+# --- the live path: what needs no servers; the rest is in tests/e2e/test_doctor_live_path.py ------
+
+
+def test_decisions_go_to_the_collector_that_is_named_and_to_no_other(doctor, backend, closed_port):
+    code, out = doctor(
+        "--collector",
+        backend.endpoint,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{closed_port}",
+    )
+    assert code == 0
+    assert f"fine     OTLP endpoint {backend.endpoint} (--collector): it can be reached" in out
+    assert "4 decisions of namespace otel_personalization_doctor were sent and accepted" in out
+    assert '"event"' not in out, "they have no log lines"
+    counted = {
+        name: {dict(labels)["surface"]: count for labels, count in counts.items()}
+        for name, counts in backend.totals().items()
+        if name in ("recsys.served_items", "recsys.personalized_items", "recsys.reason_items")
+    }
+    assert counted == {
+        "recsys.served_items": {"doctor-a": 4, "doctor-b": 10},
+        "recsys.personalized_items": {"doctor-a": 3, "doctor-b": 1},
+        "recsys.reason_items": {"doctor-a": 1, "doctor-b": 4},
+    }
+
+
+def test_each_run_is_told_apart_by_its_instance(doctor, backend):
+    for _ in range(2):
+        doctor("--collector", backend.endpoint)
+    instances = {dict(series.resource)["service.instance.id"] for series in backend.series}
+    assert len(instances) == 2
+    assert all(instance.startswith("doctor-") for instance in instances)
+
+
+def test_a_decision_that_is_sent_goes_to_the_collector_that_is_named(doctor, backend, closed_port):
+    code, _ = doctor(
+        "--send",
+        "--collector",
+        backend.endpoint,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{closed_port}",
+    )
+    assert code == 0
+    assert backend.total("recsys.served_items") == 1 + 4 + 10
+
+
+def test_without_a_collector_named_decisions_go_where_the_environment_says(
+    doctor, backend, closed_port
+):
+    code, out = doctor("--prometheus", f"http://127.0.0.1:{closed_port}")
+    assert code == 1
+    assert f"problem  Prometheus http://127.0.0.1:{closed_port} cannot be reached: " in out
+    assert "were sent and accepted" in out
+    assert backend.total("recsys.served_items") == 14
+
+
+def test_settings_of_the_service_do_not_fold_the_decisions(doctor, backend):
+    doctor("--collector", backend.endpoint, OTEL_PERSONALIZATION_MAX_LABEL_SETS="1")
+    surfaces = {dict(labels)["surface"] for labels in backend.totals()["recsys.served_items"]}
+    assert surfaces == {"doctor-a", "doctor-b"}
+
+
+def test_what_is_no_prometheus_is_a_problem(doctor, backend):
+    """It answers, as any server does."""
+    code, out = doctor("--collector", backend.endpoint, "--prometheus", backend.endpoint)
+    assert code == 1
+    problems = [line for line in out.splitlines() if line.startswith("problem")]
+    assert len(problems) == 1
+    assert f"Prometheus {backend.endpoint} answers 501 to " in problems[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ann:s3cret@localhost:9090",
+        "localhost:9090",
+        "ftp://ann:s3cret@localhost",
+        "http://",
+        "http://ann:s3cret@[x",
+        "http://ann:s3cret@localhost:port",
+        "http://ann:s3/cret@localhost",
+        "http://ann:s3#cret@localhost",
+    ],
+)
+@pytest.mark.parametrize("option", ["--collector", "--prometheus"])
+def test_what_is_no_url_is_refused_and_not_repeated(option, url):
+    result = CliRunner().invoke(app, ["doctor", option, url])
+    assert result.exit_code == 2
+    assert option in result.output
+    assert "s3" not in result.output
+    assert "cret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("way", "protocol"),
+    [("options", "http/protobuf"), ("options", "grpc"), ("environment", "http/protobuf")],
+)
+def test_credentials_of_a_url_are_never_shown(way, protocol, doctor, closed_port):
+    """Where everything fails that can."""
+    url = f"http://ann:s3cret@127.0.0.1:{closed_port}"
+    options = ("--collector", url, "--prometheus", url) if way == "options" else ("--send",)
+    code, out = doctor(
+        *options,
+        OTEL_EXPORTER_OTLP_ENDPOINT=url,
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+    )
+    assert code == 1
+    assert f"OTLP endpoint http://127.0.0.1:{closed_port} (" in out
+    assert "sent and not accepted: " in out
+    assert "s3cret" not in out
+    assert "ann" not in out.replace("cannot", "")
+
+
+def test_what_it_waits_for_is_told_on_a_terminal_only(doctor, backend):
+    ours, its = pty.openpty()
+    shown = []
+
+    def read():
+        with suppress(OSError):  # the other end was closed
+            while chunk := os.read(ours, 4096):
+                shown.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        code, out = doctor("--collector", backend.endpoint, stderr=its, TERM="xterm")
+    finally:
+        os.close(its)
+        reader.join()
+        os.close(ours)
+    assert code == 0
+    assert "waiting for" not in out
+    assert b"waiting for the Collector to take some decisions" in b"".join(shown)
