@@ -13,12 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as service
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as service_grpc
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 MEASURE_THEMSELVES = {"fastapi"}
 """Scopes of others, whose histograms and gauges are not looked at."""
+LOKI_LOGS = "/otlp/v1/logs"
+"""Where Loki takes log records."""
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 
 
@@ -41,13 +44,30 @@ class Point:
     is_delta: bool
 
 
+@dataclass(frozen=True)
+class Record:
+    """A log record. Times are ns since the epoch, 0 if not told; ids are hex, empty if not told."""
+
+    resource: dict[str, str]
+    attributes: dict[str, str]
+    body: str
+    time: int
+    observed: int
+    severity: str
+    severity_number: int
+    trace_id: str
+    span_id: str
+
+
 @dataclass
 class Received:
     """What has arrived."""
 
     endpoint: str
     series: dict[Series, list[Point]] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
     exports: int = 0
+    """Of metrics."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     delay: threading.Event | None = None
     """If set, exports are answered only once the event is."""
@@ -87,6 +107,26 @@ class Received:
                                 )
                             )
 
+    def take_logs(self, request: Any) -> None:
+        with self.lock:
+            for of_resource in request.resource_logs:
+                resource = dict(words(of_resource.resource.attributes))
+                for of_scope in of_resource.scope_logs:
+                    for record in of_scope.log_records:
+                        self.records.append(
+                            Record(
+                                resource,
+                                dict(words(record.attributes)),
+                                record.body.string_value,
+                                record.time_unix_nano,
+                                record.observed_time_unix_nano,
+                                record.severity_text,
+                                record.severity_number,
+                                record.trace_id.hex(),
+                                record.span_id.hex(),
+                            )
+                        )
+
     def totals(self) -> dict[str, dict[frozenset[tuple[str, str]], int]]:
         """By metric, by attributes: added up over all processes."""
         found: dict[str, Counter[frozenset[tuple[str, str]]]] = {}
@@ -120,9 +160,12 @@ class Received:
 
 
 def words(attributes: Any) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (pair.key, pair.value.string_value or str(pair.value.int_value)) for pair in attributes
-    )
+    return frozenset((pair.key, _word(pair.value)) for pair in attributes)
+
+
+def _word(value: Any) -> str:
+    kind = value.WhichOneof("value")
+    return str(getattr(value, kind)) if kind else ""
 
 
 @contextmanager
@@ -139,9 +182,11 @@ def _http(port: int) -> Iterator[Received]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            assert self.path in {"/v1/metrics", "/v1/traces", "/v1/logs"}
+            assert self.path in {"/v1/metrics", "/v1/traces", "/v1/logs", LOKI_LOGS}
             if self.path == "/v1/metrics":
                 received.take(service.ExportMetricsServiceRequest.FromString(body))
+            elif self.path in {"/v1/logs", LOKI_LOGS}:
+                received.take_logs(ExportLogsServiceRequest.FromString(body))
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", "0")
