@@ -1,6 +1,12 @@
 """How the documentation is built: ``make docs``."""
 
+from pygments.lexers.special import TextLexer
+from sphinx.highlighting import lexers
+
 from otel_personalization.version import __version__
+
+# Pygments knows no LogQL, and of PromQL no recorded names, which have colons: it warns of both.
+lexers |= dict.fromkeys(("logql", "promql"), TextLexer())
 
 project = "otel-personalization"
 author = "The otel-personalization authors"

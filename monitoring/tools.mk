@@ -46,3 +46,20 @@ $(PROMTOOL): | $(PROMETHEUS)
 
 $(AMTOOL):
 	$(call built,a minute,$(call go_install,github.com/prometheus/alertmanager/cmd/amtool@v$(ALERTMANAGER_VERSION)))
+
+# What checks the LogQL of the runbooks, which nothing but `make e2e` needs: with Grafana's own grammar.
+LOGQL_LINT_PARTS := $(addprefix monitoring/lint/,logql-lint.mjs package.json package-lock.json .npmrc)
+LOGQL_LINT := $(TOOLS)/logql-lint-$(firstword $(shell cat $(LOGQL_LINT_PARTS) | cksum))/logql-lint.mjs
+
+.PHONY: logql-lint
+
+e2e: logql-lint
+
+logql-lint: $(LOGQL_LINT)
+	@mkdir -p $(TOOLS)/bin && ln -sf "../$(LOGQL_LINT:$(TOOLS)/%=%)" $(TOOLS)/bin/
+
+$(LOGQL_LINT):
+	@npm --version >/dev/null 2>&1 || { echo "make e2e needs npm, for Grafana's grammar of LogQL: https://nodejs.org"; exit 1; }
+	@rm -rf $(@D) $(@D).part && mkdir -p $(@D).part && cp $(LOGQL_LINT_PARTS) $(@D).part
+	@npm ci --prefix $(@D).part --silent --no-audit --no-fund
+	@mv $(@D).part $(@D)
