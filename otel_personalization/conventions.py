@@ -249,6 +249,85 @@ COUNTERS: Final = tuple(counter for group in COUNTER_GROUPS for counter in group
 """Every counter of the contract."""
 
 
+# --- what is made of counters, lines and stored traces ------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A value that is no sum, as the Collector or the nightly job computes it.
+
+    Args:
+        name: its OpenTelemetry name. It has no unit, since Prometheus would append it.
+        description: what it says.
+        attributes: keys of its attributes.
+    """
+
+    name: str
+    description: str
+    attributes: tuple[str, ...] = (NAMESPACE, SURFACE)
+
+    @property
+    def prometheus_name(self) -> str:
+        """Its name as Prometheus shows it."""
+        return self.name.replace(".", "_")
+
+
+PERSONALIZED_IMPRESSION_RATE = Gauge(
+    "personalized_impression_rate", "Of the items served in the window, the share personalised."
+)
+REASON_COVERAGE_RATE = Gauge(
+    "reason_coverage_rate", "Of the items served in the window, the share with a reason."
+)
+REQUESTED_REASON_COVERAGE_RATE = Gauge(
+    "requested_reason_coverage_rate",
+    "Of the items served in the window to callers who asked for reasons, the share with one.",
+)
+WINDOW_SERVED_ITEMS = Gauge("recsys.window_served_items", "Items served in the window.")
+VIEWS: Final = (
+    PERSONALIZED_IMPRESSION_RATE,
+    REASON_COVERAGE_RATE,
+    REQUESTED_REASON_COVERAGE_RATE,
+    WINDOW_SERVED_ITEMS,
+)
+"""What the Collector computes, over a window of its own."""
+
+SAMPLE_RATE: Final = "sample_rate"
+LOG_DECISIONS = Counter(
+    "log_decisions",
+    "recsys.log.decisions",
+    "{record}",
+    "Decisions that have a log line, as the log Collector counts them.",
+    (SAMPLE_RATE,),
+)
+
+CATALOG_OVERLAP = Gauge(
+    "catalog_overlap_pct", "Mean Jaccard overlap of two users' items on the data day, in percent."
+)
+CATALOG_OVERLAP_PREVIOUS_DAY = Gauge(
+    "catalog_overlap_pct_previous_day",
+    "The same of the day before the data day; absent where that day is missing.",
+)
+DAILY_DATE = Gauge(
+    "personalization_daily_date_seconds", "UTC midnight of the data day, in Unix time.", ()
+)
+DAILY_LAST_RUN_TIMESTAMP = Gauge(
+    "personalization_daily_last_run_timestamp_seconds",
+    "When the nightly job last ended, failed or not, in Unix time.",
+    (),
+)
+DAILY_LAST_RUN_SUCCESS = Gauge(
+    "personalization_daily_last_run_success", "Whether its last run succeeded: 1 or 0.", ()
+)
+DAILY_GAUGES: Final = (
+    CATALOG_OVERLAP,
+    CATALOG_OVERLAP_PREVIOUS_DAY,
+    DAILY_DATE,
+    DAILY_LAST_RUN_TIMESTAMP,
+    DAILY_LAST_RUN_SUCCESS,
+)
+"""What the nightly job pushes and alerts judge."""
+
+
 # --- log lines --------------------------------------------------------------------------------
 
 DECISION_LOGGER: Final = "otel_personalization.decisions"

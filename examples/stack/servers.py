@@ -222,6 +222,8 @@ class Prometheus(Server):
         port: of its own; else a free one.
         features: else those that the configuration asks for.
         scrape_interval: in PromQL's notation.
+        rules: a folder of rules; else those of ``monitoring/prometheus``.
+        alertmanager: host and port of the one that it tells of alerts; none, if None.
     """
 
     def __init__(
@@ -232,12 +234,24 @@ class Prometheus(Server):
         port: int | None = None,
         features: Sequence[str] = PROMETHEUS_FEATURES,
         scrape_interval: str = "5s",
+        rules: Path | None = None,
+        alertmanager: str | None = None,
     ) -> None:
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         folder.mkdir(parents=True, exist_ok=True)
         configuration = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
         configuration["global"]["scrape_interval"] = scrape_interval
+        # Relative to the file, and this one stands elsewhere.
+        configuration["rule_files"] = [
+            str((rules or MONITORING / "prometheus" / "rules") / Path(files).name)
+            for files in configuration["rule_files"]
+        ]
+        if alertmanager:
+            (told,) = configuration["alerting"]["alertmanagers"]
+            told["static_configs"] = [{"targets": [alertmanager]}]
+        else:
+            del configuration["alerting"]
         targets = (ports.telemetry, ports.scrape) if ports else ()
         for job, target in zip(configuration["scrape_configs"], targets, strict=False):
             job["static_configs"] = [{"targets": [f"127.0.0.1:{target}"]}]
