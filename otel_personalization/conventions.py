@@ -34,7 +34,7 @@ FORKED_PROCESS: Final = "otel_personalization.forked_process_id"
 UNKNOWN_NAMESPACE: Final = "unknown"
 DEFAULT_SURFACE: Final = "default"
 DOCTOR_NAMESPACE: Final = "otel_personalization_doctor"
-"""Of decisions that ``otel-personalization doctor`` sends: rules, views and panels leave it out."""
+"""Of decisions that ``otel-personalization doctor`` sends: rules and panels leave it out."""
 FOLDED: Final = "other"
 """Label value of whatever came past a bound on the number of labels."""
 
@@ -273,7 +273,8 @@ class Gauge:
 
 
 PERSONALIZED_IMPRESSION_RATE = Gauge(
-    "personalized_impression_rate", "Of the items served in the window, the share personalised."
+    "personalized_impression_rate",
+    "Of the items served in the window, the share that was personalised.",
 )
 REASON_COVERAGE_RATE = Gauge(
     "reason_coverage_rate", "Of the items served in the window, the share with a reason."
@@ -282,7 +283,10 @@ REQUESTED_REASON_COVERAGE_RATE = Gauge(
     "requested_reason_coverage_rate",
     "Of the items served in the window to callers who asked for reasons, the share with one.",
 )
-WINDOW_SERVED_ITEMS = Gauge("recsys.window_served_items", "Items served in the window.")
+WINDOW_SERVED_ITEMS = Gauge(
+    "recsys.window_served_items",
+    "Items served in the window, over which the rates beside it were taken.",
+)
 VIEWS: Final = (
     PERSONALIZED_IMPRESSION_RATE,
     REASON_COVERAGE_RATE,
@@ -290,6 +294,12 @@ VIEWS: Final = (
     WINDOW_SERVED_ITEMS,
 )
 """What the Collector computes, over a window of its own."""
+RATES: Final = {
+    PERSONALIZED_IMPRESSION_RATE: (PERSONALIZED_ITEMS, SERVED_ITEMS),
+    REASON_COVERAGE_RATE: (REASON_ITEMS, SERVED_ITEMS),
+    REQUESTED_REASON_COVERAGE_RATE: (REASON_ITEMS, REASON_REQUESTED_ITEMS),
+}
+"""What each of its rates divides."""
 
 SAMPLE_RATE: Final = "sample_rate"
 LOG_DECISIONS = Counter(

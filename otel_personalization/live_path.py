@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from otel_personalization import conventions
 from otel_personalization.conventions import (
     DECISIONS,
     DOCTOR_NAMESPACE,
@@ -39,12 +40,8 @@ DEFAULT_WAIT_SECONDS: Final = 90.0
 """A window of the views, which is 60 s, a scrape interval of 15 s, and some."""
 FEATURE_GATE: Final = "metricsgeneration.MatchAttributes"
 START_TIMES: Final = "created-timestamp-zero-ingestion"
-WINDOW_ITEMS: Final = "recsys_window_served_items"
-RATES: Final = {
-    "personalized_impression_rate": (PERSONALIZED_ITEMS, SERVED_ITEMS),
-    "reason_coverage_rate": (REASON_ITEMS, SERVED_ITEMS),
-    "requested_reason_coverage_rate": (REASON_ITEMS, REASON_REQUESTED_ITEMS),
-}
+WINDOW_ITEMS: Final = conventions.WINDOW_SERVED_ITEMS.prometheus_name
+RATES: Final = {rate.prometheus_name: parts for rate, parts in conventions.RATES.items()}
 """What the views divide."""
 
 # On each surface other rates, and none that the items of the other surface would give, too.

@@ -8,14 +8,7 @@ import pytest
 import yaml
 
 from examples.stack.servers import MONITORING, REPOSITORY
-from otel_personalization.conventions import (
-    NAMESPACE,
-    PERSONALIZED_ITEMS,
-    REASON_ITEMS,
-    REASON_REQUESTED_ITEMS,
-    SERVED_ITEMS,
-    SURFACE,
-)
+from otel_personalization import conventions
 
 COLLECTOR = MONITORING / "collector"
 CONFIGURATIONS = sorted(path for path in COLLECTOR.glob("*.yaml") if path.name != "builder.yaml")
@@ -89,19 +82,23 @@ def test_every_variable_has_a_default_and_is_documented_with_it(path):
         assert f"`{default}`" in DOCS or re.search(rf"\b{re.escape(default)}\b", DOCS), name
 
 
-def test_the_views_are_made_of_the_counters_of_the_contract():
+def test_the_views_are_those_of_the_contract():
     text = (COLLECTOR / "gateway.yaml").read_text()
-    configuration = yaml.safe_load(text)
-    rules = configuration["processors"]["metricsgeneration"]["rules"]
-    operands = {rule[operand] for rule in rules for operand in ("metric1", "metric2")}
-    assert operands == {
-        counter.name
-        for counter in (SERVED_ITEMS, PERSONALIZED_ITEMS, REASON_ITEMS, REASON_REQUESTED_ITEMS)
-    }
-    (condition,) = configuration["processors"]["filter/operands"]["metric_conditions"]
-    pattern = re.compile(re.search(r'"(\^.*\$)"', condition).group(1).replace("\\\\", "\\"))
-    assert all(pattern.search(name) for name in operands)
-    assert f'keep_keys(datapoint.attributes, ["{NAMESPACE}", "{SURFACE}"])' in text
+    processors = yaml.safe_load(text)["processors"]
+    rules = processors["metricsgeneration"]["rules"]
+    assert [(rule["name"], rule["metric1"], rule["metric2"]) for rule in rules] == [
+        (rate.name, part.name, whole.name) for rate, (part, whole) in conventions.RATES.items()
+    ]
+    (condition,) = processors["filter/operands"]["metric_conditions"]
+    (pattern,) = re.findall(r'"(\^.*\$)"', condition)
+    for rule in rules:
+        for operand in (rule["metric1"], rule["metric2"]):
+            assert re.match(pattern.replace("\\\\", "\\"), operand)
+    for view in conventions.VIEWS:
+        assert f'set(metric.description, "{view.description}")' in text
+    assert f'"{conventions.WINDOW_SERVED_ITEMS.name}"' in text
+    kept = f'["{conventions.NAMESPACE}", "{conventions.SURFACE}"]'
+    assert f"keep_keys(datapoint.attributes, {kept})" in text
 
 
 def test_scopes_tell_forked_processes_apart_in_prometheus():

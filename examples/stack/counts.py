@@ -20,17 +20,18 @@ Counts = dict[Pair, Counter[str]]
 
 SERVED: Final = "served_items"
 RATES: Final = {
-    "personalized_items": "personalized_impression_rate",
-    "reason_items": "reason_coverage_rate",
+    part.field: rate.prometheus_name
+    for rate, (part, whole) in conventions.RATES.items()
+    if whole.field == SERVED
 }
 """The views that are shares of the items served, by what they are the share of."""
-WINDOW_ITEMS: Final = "recsys_window_served_items"
+WINDOW_ITEMS: Final = conventions.WINDOW_SERVED_ITEMS.prometheus_name
 COUNTERS: Final = {
     counter.field: counter.prometheus_name
     for counter in conventions.DECISION_COUNTERS
     if counter.field in (SERVED, *RATES)
 }
-LINES: Final = "recsys_log_decisions_total"
+LINES: Final = conventions.LOG_DECISIONS.prometheus_name
 LABELS: Final = ("recsys_namespace", "surface")
 JOB: Final = 'job="ranking"'
 """Others may send to the same Collector, such as `otel-personalization doctor`."""

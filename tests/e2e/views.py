@@ -12,11 +12,10 @@ from otel_personalization import conventions
 from tests.e2e.fleet import ITEM_COUNTS, Cells, Decision, Pair, add_up
 
 RATES = {
-    "personalized_impression_rate": ("personalized_items", "served_items"),
-    "reason_coverage_rate": ("reason_items", "served_items"),
-    "requested_reason_coverage_rate": ("reason_items", "reason_requested_items"),
+    rate.prometheus_name: (part.field, whole.field)
+    for rate, (part, whole) in conventions.RATES.items()
 }
-WINDOW_ITEMS = "recsys_window_served_items"
+WINDOW_ITEMS = conventions.WINDOW_SERVED_ITEMS.prometheus_name
 COUNTERS = {
     counter.field: counter.prometheus_name
     for counter in conventions.DECISION_COUNTERS
