@@ -20,6 +20,7 @@ tools: $(COLLECTOR) $(PROMETHEUS) $(PROMTOOL) $(AMTOOL)   ## build the Collector
 	@mkdir -p $(TOOLS)/bin
 	@for tool in $^; do ln -sf "../$${tool#$(TOOLS)/}" $(TOOLS)/bin/; done
 	@echo "In $(TOOLS)/bin: $(notdir $^)"
+	@command -v prometheus-alertmanager || command -v alertmanager || echo "make e2e needs Alertmanager, too, which cannot be built like these: apt-get install prometheus-alertmanager"
 
 # Built aside and moved, so that a build that was broken off leaves nothing that looks complete.
 define built

@@ -37,12 +37,18 @@ def published(service):
 
 
 def command(service):
-    return " ".join(SERVICES[service]["command"])
+    return " ".join(SERVICES[service].get("command", ()))
 
 
 def configuration(service):
-    """The text of what is mounted, which is one file."""
-    (path,) = mounts(service).values()
+    """The text of the file that is mounted, or that the command names in a folder that is."""
+    mounted = mounts(service)
+    named = [
+        path / file
+        for target, path in mounted.items()
+        for file in re.findall(rf"{target}/(\S+)", command(service))
+    ]
+    (path,) = named or mounted.values()
     return path.read_text()
 
 
@@ -105,8 +111,13 @@ def test_every_volume_is_of_use():
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_configurations_are_named_where_they_are_mounted(service):
-    named = re.findall(r"/etc/recsys/[\w.]+\.ya?ml", str(SERVICES[service].get("command", "")))
-    assert set(named) <= set(mounts(service))
+    for named in re.findall(
+        r"/etc/recsys/[\w.]+\.ya?ml", str(SERVICES[service].get("command", ""))
+    ):
+        paths = [
+            path / named[len(target) :].lstrip("/") for target, path in mounts(service).items()
+        ]
+        assert any(path.is_file() for path in paths), named
 
 
 def test_all_ports_are_published_on_this_machine_only_and_once():
@@ -215,7 +226,7 @@ def test_prometheus_runs_with_the_flags_that_its_file_asks_for():
         assert flag in command("prometheus").split()
 
 
-def test_prometheus_scrapes_the_gateway():
+def test_prometheus_scrapes_the_gateway_and_tells_alertmanager():
     (expression,) = re.findall(r"sed -i '(.*)'", command("prometheus"))
     made = subprocess.run(
         ["sed", expression, MONITORING / "prometheus" / "prometheus.yml"],
@@ -223,13 +234,14 @@ def test_prometheus_scrapes_the_gateway():
         text=True,
         check=True,
     ).stdout
+    changed = yaml.safe_load(made)
     targets = [
         target
-        for job in yaml.safe_load(made)["scrape_configs"]
+        for job in [*changed["scrape_configs"], *changed["alerting"]["alertmanagers"]]
         for of_job in job["static_configs"]
         for target in of_job["targets"]
     ]
-    assert len(targets) >= 2
+    assert {target.split(":")[0] for target in targets} == {"gateway", "alertmanager"}
     for target in targets:
         host, port = target.split(":")
         assert port in published(host)
@@ -266,10 +278,13 @@ def test_the_image_of_the_service_is_built_from_what_is_there():
             assert folder in dockerfile.read_text()
 
 
-def test_alertmanager_and_grafana_name_only_what_they_have():
-    alertmanager = yaml.safe_load(configuration("alertmanager"))
-    receivers = {receiver["name"] for receiver in alertmanager["receivers"]}
-    assert alertmanager["route"]["receiver"] in receivers
+def test_alertmanager_reads_its_secrets_where_they_are_mounted():
+    assert "/etc/alertmanager/secrets/recsys" in mounts("alertmanager")
+    for path in re.findall(r"_file: (\S+)", configuration("alertmanager")):
+        assert str(Path(path).parent) in mounts("alertmanager")
+
+
+def test_grafana_names_only_what_it_has():
     sources = expanded("grafana")["datasources"]
     assert {source["type"] for source in sources} == {"prometheus", "loki", "alertmanager"}
     assert len({source["uid"] for source in sources}) == len(sources)
