@@ -455,6 +455,11 @@ TELEMETRY = [
         [value(ACTIVE_HOURS, DAY - 30, {HOME: 20, PDP: 19})],
     ),
     Case(
+        "no more than the last 24 hours are counted",
+        {f"recsys_decisions_total{HOME}": total((1, DAY + 150))},
+        [value(ACTIVE_HOURS, DAY + 150, {HOME: 24})],
+    ),
+    Case(
         "TelemetryAbsentAll: nothing for 10 minutes; doctor is nothing",
         {
             f"recsys_decisions_total{HOME}": stale(flat(7, 30)),
@@ -541,6 +546,17 @@ PIPELINE = [
             'recsys_log_decisions_total{sample_rate="0.1"}': total((0.5, 800)),
         },
         [value(f"round({LOG_RATIO}6h, 0.001)", 790, {"{}": 1})],
+    ),
+    Case(
+        "lines that were just switched on are not compared yet",
+        counters("home", 800, 10, 10)
+        | {'recsys_log_decisions_total{sample_rate="1"}': "_x500 0+10x300"},
+        [value(f"{LOG_RATIO}6h", 790, {})],
+    ),
+    Case(
+        "lines that are there no more are none",
+        counters("home", 800, 10, 10) | {'recsys_log_decisions_total{sample_rate="1"}': "0+10x400"},
+        [value(f"{LOG_RATIO}6h", 790, {"{}": 0})],
     ),
     *(
         Case(

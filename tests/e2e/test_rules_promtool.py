@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from monitoring.prometheus.build import build
+from monitoring.prometheus.recording import EFFECTIVE, PERSONALIZED
 from monitoring.prometheus.values import load
 from tests.e2e.promtool import PROMTOOLS, Case, failures, firing, flat, surface
 from tests.e2e.rule_cases import CASES, OWN_CASES, OWN_VALUES
@@ -60,6 +61,51 @@ def test_every_alert_is_seen_firing_and_silent(alert):
     ]
     assert any(answers)
     assert not all(answers) or alert == "Watchdog"
+
+
+def test_a_page_says_what_is_wrong_since_when_and_where_to_look(promtool, tmp_path):
+    """With names that have to be quoted."""
+    for name, text in RULES.items():
+        (tmp_path / name).write_text(text)
+    labels = {"recsys_namespace": "shop eu", "surface": 'the "home"'}
+    series = r'{recsys_namespace="shop eu",surface="the \"home\""}'
+    texts = {
+        "summary": 'Personalised share of shop eu/the "home" is 50%',
+        "description": 'Of the items that shop eu/the "home" served in the last 2h 0m 0s, 50% were '
+        "personalised. The threshold is 55%.",
+        "since": "1970-01-01 00:10:00 +0000 UTC",
+        "dashboard_url": "https://grafana.example.com/d/personalization"
+        "?var-namespace=shop+eu&var-surface=the+%22home%22",
+        "runbook_url": "https://docs.example.com/otel-personalization/runbooks/PersonalizationDrop.md",
+    }
+    page = {"severity": "page", "channel": "recsys-rotation", "signal": "ratio"}
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": PERSONALIZED + ":ratio_judged" + series, "values": "0.9x9 0.5x20"},
+            {"series": EFFECTIVE + "2h" + series, "values": "1000x30"},
+        ],
+        "alert_rule_test": [
+            {
+                "alertname": "PersonalizationDrop",
+                "eval_time": "20m",
+                "exp_alerts": [{"exp_labels": labels | page, "exp_annotations": texts}],
+            }
+        ],
+    }
+    groups = ["personalization", "personalization.days", "personalization.alerts"]
+    file = tmp_path / "test.yaml"
+    content = {
+        "rule_files": list(RULES),
+        "evaluation_interval": "1m",
+        "group_eval_order": groups,
+        "tests": [test],
+    }
+    file.write_text(yaml.safe_dump(content))
+    done = subprocess.run(
+        [promtool, "test", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_case_that_is_not_so_fails(tmp_path):
