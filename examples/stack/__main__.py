@@ -107,7 +107,7 @@ def _collecting(folder: Path) -> Iterator[tuple[Prometheus, Collector, Collector
     )
     for_logs = Ports(health=_port(13134), telemetry=_port(8890))
     with (
-        Prometheus(folder / "prometheus", ports, port=_port(9090)) as prometheus,
+        Prometheus(folder / "prometheus", ports, logs=for_logs, port=_port(9090)) as prometheus,
         Collector(
             folder / "gateway",
             prometheus.url,

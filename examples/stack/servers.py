@@ -21,7 +21,10 @@ REPOSITORY: Final = Path(__file__).parents[2]
 TOOLS: Final = REPOSITORY / ".tools" / "bin"
 MONITORING: Final = REPOSITORY / "monitoring"
 GATEWAY: Final = MONITORING / "collector" / "gateway.yaml"
-FEATURE_GATES: Final = ("metricsgeneration.MatchAttributes",)
+FEATURE_GATES: Final = (
+    "metricsgeneration.MatchAttributes",
+    "exporter.prometheusremotewritexporter.RetryOn429",
+)
 PROMETHEUS_FEATURES: Final = (
     "created-timestamp-zero-ingestion",
     "promql-extended-range-selectors",
@@ -218,7 +221,8 @@ class Prometheus(Server):
 
     Args:
         folder: for its data, its configuration and its log.
-        ports: of the gateway that it scrapes; nothing, if None.
+        ports: of the gateway that it scrapes, if any.
+        logs: of the log Collector that it scrapes, if any.
         port: of its own; else a free one.
         features: else those that the configuration asks for.
         scrape_interval: in PromQL's notation.
@@ -231,6 +235,7 @@ class Prometheus(Server):
         folder: Path,
         ports: Ports | None = None,
         *,
+        logs: Ports | None = None,
         port: int | None = None,
         features: Sequence[str] = PROMETHEUS_FEATURES,
         scrape_interval: str = "5s",
@@ -252,11 +257,17 @@ class Prometheus(Server):
             told["static_configs"] = [{"targets": [alertmanager]}]
         else:
             del configuration["alerting"]
-        targets = (ports.telemetry, ports.scrape) if ports else ()
-        for job, target in zip(configuration["scrape_configs"], targets, strict=False):
-            job["static_configs"] = [{"targets": [f"127.0.0.1:{target}"]}]
-        if not ports:
-            del configuration["scrape_configs"]
+        targets: dict[str, int] = {}
+        if ports:
+            targets |= {"personalization-gateway": ports.telemetry, "personalization": ports.scrape}
+        if logs:
+            targets |= {"personalization-log-collector": logs.telemetry}
+        opted = yaml.safe_load((MONITORING / "prometheus" / "scrape-gateway.yml").read_text())
+        configuration["scrape_configs"] = [
+            job | {"static_configs": [{"targets": [f"127.0.0.1:{targets[job['job_name']]}"]}]}
+            for job in (*configuration["scrape_configs"], *opted["scrape_configs"])
+            if job["job_name"] in targets
+        ]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
         super().__init__(
             [

@@ -14,6 +14,8 @@ import httpx
 from tests.e2e.servers import free_port
 
 SLOW_SECONDS = 5.0
+HOP_BY_HOP = {"Host", "Connection", "Content-Length"}
+"""Headers that are not for the next server."""
 
 
 @dataclass
@@ -113,9 +115,10 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 class Gate:
     """In front of a backend: passes requests on, or answers with a status of its own."""
 
-    target: str
     endpoint: str = ""
     status: int | None = None
+    refused: int = 0
+    """Requests that were not passed on."""
 
 
 @contextmanager
@@ -127,18 +130,22 @@ def gate(target: str) -> Iterator[Gate]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = passing.status
             if status is None:
-                passed_on = ("Content-Type", "Content-Encoding")
-                headers = {name: self.headers[name] for name in passed_on if name in self.headers}
-                status = httpx.post(
-                    passing.target + self.path, content=body, headers=headers, trust_env=False
-                ).status_code
+                headers = {
+                    name: value for name, value in self.headers.items() if name not in HOP_BY_HOP
+                }
+                status = client.post(self.path, content=body, headers=headers).status_code
+            else:
+                passing.refused += 1
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, *_: object) -> None: ...
 
-    passing = Gate(target)
-    with _serving(Handler) as endpoint:
+    passing = Gate()
+    with (
+        httpx.Client(base_url=target, trust_env=False, timeout=30) as client,
+        _serving(Handler) as endpoint,
+    ):
         passing.endpoint = endpoint
         yield passing

@@ -71,7 +71,7 @@ def stack(folder, exporter=OTLP, *, honor_labels=True, features=PROMETHEUS_FEATU
     if not honor_labels:
         configured = folder / "prometheus" / "prometheus.yml"
         configuration = yaml.safe_load(configured.read_text())
-        del configuration["scrape_configs"][1]["honor_labels"]
+        del configuration["scrape_configs"][-1]["honor_labels"]
         configured.write_text(yaml.safe_dump(configuration))
     variables = {"RECSYS_VIEW_INTERVAL": "1s", "RECSYS_EXPORTERS": f"[{exporter}]"} | collector
     with prometheus, Collector(folder, prometheus.url, ports=ports, **variables) as gateway:
