@@ -16,7 +16,7 @@ AMTOOL := $(TOOLS)/alertmanager-$(ALERTMANAGER_VERSION)/amtool
 
 .PHONY: tools
 
-tools: $(COLLECTOR) $(PROMETHEUS) $(PROMTOOL) $(AMTOOL)   ## build the Collector, Prometheus and their checkers, a quarter of an hour once
+tools: $(COLLECTOR) $(PROMETHEUS) $(PROMTOOL) $(AMTOOL)   ## build the Collector, Prometheus and their checkers, ten minutes once
 	@mkdir -p $(TOOLS)/bin
 	@for tool in $^; do ln -sf "../$${tool#$(TOOLS)/}" $(TOOLS)/bin/; done
 	@echo "In $(TOOLS)/bin: $(notdir $^)"
