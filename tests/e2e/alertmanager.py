@@ -147,6 +147,12 @@ class Alertmanager(Server):
             for alert in found
         }
 
+    def failed(self, integration: str) -> float:
+        """Messages that it could not deliver, as it counts them."""
+        metrics = httpx.get(f"{self.url}/metrics", trust_env=False).raise_for_status().text
+        counter = rf'alertmanager_notifications_failed_total{{[^}}]*integration="{integration}"'
+        return sum(float(value) for value in re.findall(rf"^{counter}.*\}} (\S+)$", metrics, re.M))
+
 
 def name_of(labels: Labels) -> str:
     """For example ``PersonalizationDrop shop_eu/home``."""

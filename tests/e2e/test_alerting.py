@@ -309,6 +309,9 @@ def test_a_drop_pages_and_resolves_and_what_it_explains_stays_silent(alerting, m
     # --- Prometheus is gone
     beats = len(receivers.beats)
     wait_for(lambda: len(receivers.beats) > beats, "the dead man's switch to be called")
+    # Before, or their last exports wait for it.
+    alerting.shop.stop()
+    alerting.media.stop()
     prometheus.stop()
     wait_for(
         lambda: time.monotonic() - receivers.beats[-1] > SILENT_SECONDS,

@@ -190,3 +190,16 @@ def test_an_incident_with_a_long_text_is_taken(alertmanager, receivers):
     wait_for(lambda: receivers.events or receivers.refused, "an incident")
     assert receivers.refused == []
     assert len(receivers.events) == 1
+
+
+def test_without_secrets_it_starts_and_says_what_it_could_not_deliver(tmp_path, receivers):
+    server = Alertmanager(tmp_path / "alertmanager", receivers)
+    secrets = {path: path.read_text() for path in server.log.parent.glob("slack-*-url")}
+    for path in secrets:
+        path.unlink()
+    with server:
+        server.send(placed("DailyJobFailed"))
+        wait_for(lambda: server.failed("slack"), "a message that could not be delivered")
+        for path, secret in secrets.items():
+            path.write_text(secret)
+        wait_for(lambda: receivers.messages[TICKETS], "it to be delivered, without a restart")
