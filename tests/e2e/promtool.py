@@ -109,42 +109,65 @@ def failures(
         folder: for the files.
         promtool: which one.
     """
-    groups = [group for text in rules.values() for group in yaml.load(text, _Loader)["groups"]]
-    files = []
-    for number, case in enumerate(cases):
-        # promtool names the file, and not the test.
-        file = folder / f"{number:03}-{re.sub(r'[^a-zA-Z0-9]+', '-', case.name)}.yaml"
-        used = folder / f"rules-{number:03}.yaml"
-        used.write_text(yaml.dump({"groups": _needed(groups, case)}, Dumper=_Dumper))
-        content = {
-            "rule_files": [used.name],
-            "evaluation_interval": f"{case.every}m",
-            "group_eval_order": [group["name"] for group in groups],
-            "tests": [_as_promtool_reads_it(case)],
-        }
-        file.write_text(yaml.dump(content, Dumper=_Dumper, width=10_000_000))
-        files.append(file)
+    groups = groups_of(rules)
+    files = [
+        write(case, as_text(case), groups, folder, f"{number:03}")
+        for number, case in enumerate(cases)
+    ]
     done = subprocess.run(
         [promtool, "test", "rules", *files], capture_output=True, text=True, check=False
     )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def _needed(groups: list[dict[str, Any]], case: Case) -> list[dict[str, Any]]:
+def groups_of(rules: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The groups of all files of rules."""
+    return [group for text in rules.values() for group in yaml.load(text, _Loader)["groups"]]
+
+
+def write(case: Case, text: str, groups: list[dict[str, Any]], folder: Path, number: str) -> Path:
+    """Write a case and the rules that it needs as promtool reads them.
+
+    Args:
+        case: what is tested.
+        text: of the case, see `as_text`.
+        groups: all the rules.
+        folder: for the files.
+        number: tells it from other cases in the folder.
+    """
+    # promtool names the file, and not the test.
+    file = folder / f"{number}-{re.sub(r'[^a-zA-Z0-9]+', '-', case.name)}.yaml"
+    used = folder / f"rules-{number}.yaml"
+    used.write_text(yaml.dump({"groups": needed(groups, case)}, Dumper=_Dumper))
+    file.write_text(
+        f"rule_files: [{used.name}]\n"
+        f"evaluation_interval: {case.every}m\n"
+        f"group_eval_order: [{', '.join(group['name'] for group in groups)}]\n{text}"
+    )
+    return file
+
+
+def as_text(case: Case) -> str:
+    """The case, without the rules that it is of."""
+    return yaml.dump({"tests": [_as_promtool_reads_it(case)]}, Dumper=_Dumper, width=10_000_000)
+
+
+def needed(groups: list[dict[str, Any]], case: Case) -> list[dict[str, Any]]:
+    """The rules that the questions of a case lead to, but for those whose records it puts in."""
     put_in = {name.partition("{")[0] for name in case.series}
     rules = [
         rule for group in groups for rule in group["rules"] if rule.get("record") not in put_in
     ]
-    needed: set[str] = set()
+    known: set[str] = set()
     found = {name for question in case.questions for name in NAMES.findall(question.expr)}
-    while found - needed:
-        needed |= found
+    while found - known:
+        known |= found
         found = {
-            name for rule in rules if _name(rule) in needed for name in NAMES.findall(rule["expr"])
+            name for rule in rules if _name(rule) in known for name in NAMES.findall(rule["expr"])
         }
     return [
         group
-        | {"rules": [rule for rule in group["rules"] if rule in rules and _name(rule) in needed]}
+        | {"rules": [rule for rule in group["rules"] if rule in rules and _name(rule) in known]}
         for group in groups
     ]
 

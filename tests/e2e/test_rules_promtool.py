@@ -12,7 +12,9 @@ from monitoring.prometheus.build import build
 from monitoring.prometheus.recording import EFFECTIVE, PERSONALIZED
 from monitoring.prometheus.values import load
 from tests.e2e.promtool import PROMTOOLS, Case, failures, firing, flat, surface
+from tests.e2e.record_cases import RECORD_CASES
 from tests.e2e.rule_cases import CASES, OWN_CASES, OWN_VALUES
+from tests.e2e.service_cases import SERVICE_CASES
 
 VALUES = load()
 RULES = build(VALUES)
@@ -45,6 +47,14 @@ def test_promtool_finds_no_fault(promtool, tmp_path):
 
 def test_the_rules_do_what_the_cases_say(promtool, tmp_path):
     assert failures(CASES, RULES, tmp_path, promtool) == ""
+
+
+def test_what_is_recorded_is_what_was_counted(promtool, tmp_path):
+    assert failures(RECORD_CASES, RULES, tmp_path, promtool) == ""
+
+
+def test_restarts_deploys_and_idle_nights_raise_nothing(promtool, tmp_path):
+    assert failures(SERVICE_CASES, RULES, tmp_path, promtool) == ""
 
 
 def test_a_surface_is_judged_by_its_own_values(promtool, tmp_path):
