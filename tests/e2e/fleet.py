@@ -46,6 +46,23 @@ class Decision:
         return self.namespace, self.surface
 
 
+@dataclass(frozen=True)
+class Export:
+    """What a process wrote down of an export that was answered with success."""
+
+    began: float
+    """Wall clock, in s."""
+    answered: float
+    totals: Cells
+
+    @classmethod
+    def read(cls, began: float, answered: float, rows: list[tuple[str, str, str, int]]) -> Export:
+        totals: Cells = {}
+        for namespace, surface, name, value in rows:
+            totals.setdefault((namespace, surface), Counter())[name] = value
+        return cls(began, answered, totals)
+
+
 def add_up(decisions: Iterable[Decision]) -> Cells:
     cells: Cells = {}
     for decision in decisions:
@@ -67,6 +84,7 @@ class Member:
         rate: decisions in a second.
         share: of its items that are personalised.
         seconds: how long it lives; until it is told to end, by default.
+        idle: seconds until its first decision.
         pairs: what its decisions are of.
         version: of the library, where it is to look like another.
     """
@@ -74,6 +92,7 @@ class Member:
     rate: float = 100.0
     share: float = 0.6
     seconds: float = 3600.0
+    idle: float = 0.0
     pairs: tuple[Pair, ...] = PAIRS
     seed: int = 1
     version: str = ""
@@ -81,21 +100,22 @@ class Member:
 
 @dataclass
 class Running:
-    """A member that runs, or has ended."""
+    """A member that runs, or has ended; and what it has written down."""
 
     process: subprocess.Popen[bytes]
     truth: Path
+    exported: Path
     lines: Path
 
     def decisions(self) -> list[Decision]:
-        """All that it has written down. A killed one may have torn its last line."""
-        if not self.truth.exists():
-            return []
-        whole = self.truth.read_text().rpartition("\n")[0]
-        return [Decision(*json.loads(line)) for line in whole.splitlines()]
+        return [Decision(*row) for row in _rows(self.truth)]
+
+    def exports(self) -> list[Export]:
+        return [Export.read(*row) for row in _rows(self.exported)]
 
     def logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines.read_bytes().splitlines()]
+        """The lines of its decision log."""
+        return _rows(self.lines)
 
     def wait(self) -> None:
         """Wait until it has ended by itself."""
@@ -105,6 +125,13 @@ class Running:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
         wait_for(lambda: self.process.poll() is not None, "a service to end")
+
+
+def _rows(file: Path) -> list[Any]:
+    """Whatever is written there as a whole: who is killed may have torn its last line."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_bytes().rpartition(b"\n")[0].splitlines()]
 
 
 class Fleet:
@@ -130,6 +157,7 @@ class Fleet:
             number = self._started
             self._started += 1
         truth = self._folder / f"truth-{number}.ndjson"
+        exported = self._folder / f"exports-{number}.ndjson"
         lines = self._folder / f"lines-{number}.ndjson"
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("OTEL_")
@@ -146,6 +174,7 @@ class Fleet:
                     "-m",
                     "tests.programs.member",
                     str(truth),
+                    str(exported),
                     json.dumps(asdict(member)),
                 ],
                 cwd=REPOSITORY,
@@ -154,7 +183,7 @@ class Fleet:
                 stdout=errors,
                 stderr=errors,
             )
-        running = Running(process, truth, lines)
+        running = Running(process, truth, exported, lines)
         self.members.append(running)
         return running
 

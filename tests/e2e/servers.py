@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from examples.stack.servers import free_port
 from tests.otlp_receiver import Received
 
 REPOSITORY = Path(__file__).parents[2]
@@ -260,18 +260,6 @@ def _answers(server: Server) -> bool:
         return False
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    """A port below those that the kernel gives to clients, one of which could be there first."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as tried:
-            try:
-                tried.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = HANG_SECONDS) -> None:

@@ -18,8 +18,9 @@ from examples.stack.servers import (
     Ports,
     Prometheus,
     Server,
+    free_port,
 )
-from tests.e2e.servers import SCRIPTS, free_port, wait_for
+from tests.e2e.servers import SCRIPTS, wait_for
 from tests.otlp_receiver import receiving
 
 NAMESPACE = "otel_personalization_doctor"

@@ -12,6 +12,7 @@ from statistics import quantiles
 
 import pytest
 
+from examples.stack.servers import free_port
 from tests.e2e.backends import black_hole, refusing, silent, slow
 from tests.e2e.servers import (
     Answer,
@@ -19,7 +20,6 @@ from tests.e2e.servers import (
     Server,
     answered,
     counted,
-    free_port,
     gunicorn,
     logged,
     serving,

@@ -9,20 +9,25 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from examples.demo.service import running
 from examples.ranking_service.traffic import Crowd
 from otel_personalization import PersonalizationHook, pipeline
+from otel_personalization.trace import instant_of
 from tests.e2e import otlp
-from tests.e2e.fleet import ITEM_COUNTS, Member, add_up, total
+from tests.e2e.fleet import ITEM_COUNTS, PAIRS, Cells, Member, total
 from tests.e2e.live_path import ARRIVAL_SECONDS, EXPORT_SECONDS, live_path
 from tests.e2e.servers import gunicorn, serving, wait_for
 from tests.e2e.views import (
     RATES,
+    REQUESTED_RATE,
     check_each_window,
     counted_by,
+    growths,
     of_views,
     raw,
     windows,
@@ -33,6 +38,8 @@ WSGI = "tests.e2e.instrumented:wsgi"
 HOME, CART = ("shop_eu", "home"), ("shop_eu", "cart")
 PREFORK = (sys.executable, "-m", "gunicorn", "-c", "examples/ranking_service/gunicorn.conf.py")
 VISITS = 300
+SEND_SECONDS = 0.2
+"""To send an export."""
 PROCESS = {"service.name": "ranking", "service.instance.id": "a process"}
 
 
@@ -44,7 +51,7 @@ def test_every_item_of_a_fleet_is_in_counters_views_and_log_lines(tmp_path, meas
     the ranking service under gunicorn, whose users count what they are served."""
     service = tmp_path / "service"
     service.mkdir()
-    with live_path(tmp_path, view_seconds=3.0, export_seconds=1.0) as path:
+    with live_path(tmp_path, view_seconds=3.0, export_seconds=2.0) as path:
 
         def uneven_processes():
             first = [
@@ -88,20 +95,47 @@ def test_every_item_of_a_fleet_is_in_counters_views_and_log_lines(tmp_path, meas
 
         assert {label["otel_scope_version"] for label in labels(path.prometheus)} > {"0.0.9"}
         assert all(set(window.rates) <= set(RATES) for window in found)
-        worst = check_each_window(
-            [window for window in found if window.pair in of_fleet],
-            path.fleet.decisions(),
-            path.fleet.export_seconds,
-        )
-        last = {window.pair: window.rates for window in found if window.rates}
+        of_members = [window for window in found if window.pair in of_fleet]
+        exports = [member.exports() for member in path.fleet.members]
+        exact = check_each_window(of_members, exports)
+        for wrong in (halved(of_members), swapped(of_members)):
+            with pytest.raises(AssertionError, match="the gateway was told"):
+                check_each_window(wrong, exports)
+        with pytest.raises(AssertionError, match="items with a reason requested"):
+            check_each_window(halved(of_members, [REQUESTED_RATE]), exports)
         for rate in RATES:
             shown = path.prometheus.by(rate, "recsys_namespace", "surface")
-            assert shown == {pair: rates[rate] for pair, rates in last.items()}
+            assert shown == {w.pair: w.rates[rate] for w in found if rate in w.rates}
         measure(
-            f"{total(truth)} items of {len(path.fleet.members)} processes and a gunicorn, "
-            f"{len(found)} points of the views, all exact; "
-            f"a window's rate differs from its decisions' by {worst:.4f} at most"
+            f"{total(truth)} items of {len(path.fleet.members)} processes and a gunicorn, in "
+            f"{len(found)} windows; {len(of_members)} of members hold exactly what the gateway was "
+            f"told meanwhile, {exact} of which end with no export in flight"
         )
+
+
+def halved(found, wrong=tuple(RATES)):
+    """The windows, but that some rates are half of what they were."""
+    return [
+        replace(
+            window,
+            rates={
+                rate: value / 2 if rate in wrong else value for rate, value in window.rates.items()
+            },
+        )
+        for window in found
+    ]
+
+
+def swapped(found):
+    """The windows, but that two which follow one another have each other's rates."""
+    one, other = next(
+        (one, other)
+        for pair in {window.pair for window in found}
+        for one, other in pairwise(window for window in found if window.pair == pair)
+        if one.rates and other.rates and one.rates != other.rates
+    )
+    rates = {id(one): other.rates, id(other): one.rates}
+    return [replace(window, rates=rates.get(id(window), window.rates)) for window in found]
 
 
 def logged(lines):
@@ -346,25 +380,110 @@ def test_a_service_that_is_told_to_end_loses_nothing(tmp_path):
 
 
 def test_a_killed_service_loses_one_export_interval_at_most(tmp_path, measure):
-    """Two, of a series that was not yet exported above 0. Its log says what it served."""
     with live_path(tmp_path, export_seconds=1.0) as path:
         killed = path.fleet.start(Member(rate=300, pairs=(HOME,)))
-        wait_for(lambda: total(raw(path.prometheus)) > 0, "the series to be above 0")
-        wait_for(lambda: len(killed.decisions()) > 1000, "1000 decisions")
-        killed.stop(signal.SIGKILL)
-        decisions = killed.decisions()
-        last = decisions[-1].at
-        old = add_up(d for d in decisions if d.at < last - 1.0 - 0.2)  # 0.2 s to be sent
-        fed = total(add_up(decisions))
+        wait_for(lambda: total(told_last(killed)) > 0, "the series to be above 0")
+        first, second = [
+            total(export.totals) for export in killed.exports() if HOME in export.totals
+        ][:2]
+        assert first == 0 < second
+        before = len(killed.exports())
+        wait_for(lambda: len(killed.exports()) > before, "the next export")
+        measure(kill_late_in_an_export_interval(path, killed, intervals=1))
+
+
+def test_a_service_that_is_killed_before_its_series_is_above_0_loses_two_at_most(tmp_path, measure):
+    """Of what was served by the first of them the series tells nothing but 0; the second tells all,
+    as the test above sees."""
+    with live_path(tmp_path, export_seconds=1.0) as path:
+        # Not from its start, when it exports early for the sake of the first decisions.
+        killed = path.fleet.start(Member(rate=300, pairs=(HOME,), idle=1.2))
         wait_for(
-            lambda: total(raw(path.prometheus)) >= total(old),
-            "all but the last export interval",
-            ARRIVAL_SECONDS,
+            lambda: path.prometheus.value("recsys_served_items_total") == 0, "the first sample"
         )
-        counted = total(raw(path.prometheus))
-        assert counted <= fed
-        path.views_are(raw(path.prometheus))
-        measure(f"fed {fed}, counted {counted:.0f}, lost {fed - counted:.0f} items")
+        measure(kill_late_in_an_export_interval(path, killed, intervals=2))
+
+
+def told_last(member):
+    """The totals that its last export told."""
+    exports = member.exports()
+    return exports[-1].totals if exports else {}
+
+
+def kill_late_in_an_export_interval(path, member, *, intervals):
+    """When the next export is about to come: then most is lost. Its log says what it served."""
+    interval = path.fleet.export_seconds
+    wait_for(
+        lambda: time.time() > member.exports()[-1].answered + 0.75 * interval,
+        "the next export to be near",
+    )
+    member.stop(signal.SIGKILL)
+    told, due = total(told_last(member)), member.exports()[-1].answered + interval
+    lines = member.logged()
+    seconds = [instant_of(line["timestamp"]).timestamp() for line in lines]
+    since = due - intervals * interval - SEND_SECONDS
+    at_most = items_of(line for line, at in zip(lines, seconds, strict=True) if at > since)
+
+    if told:
+        wait_for(lambda: items_counted(path) >= told, "what the last export told", ARRIVAL_SECONDS)
+    counts = raw(path.prometheus)
+    path.views_are(counts)
+    counted, fed = total(counts), items_of(lines)
+    assert counted == told
+    assert 0 < fed - counted <= at_most
+    return (
+        f"fed {fed}, counted {counted:.0f}, lost {fed - counted:.0f} items of at most {at_most}: "
+        f"those of {intervals} x {interval:g} s, and of {SEND_SECONDS:g} s to send them"
+    )
+
+
+def items_of(lines):
+    return total(logged(lines))
+
+
+# --- a gateway that ends ------------------------------------------------------------------------
+
+
+def test_a_restarted_gateway_has_views_of_all_but_what_was_served_between_two_exports(
+    tmp_path, measure
+):
+    """The last that the old one took, and the first that the new one took, of each process."""
+    with live_path(tmp_path) as path:
+        members = [path.fleet.start(Member(rate=100, seed=seed)) for seed in range(3)]
+        wait_for(
+            lambda: all(
+                told_last(m).get(pair, Counter()).total() for m in members for pair in PAIRS
+            ),
+            "every pair to be above 0",
+        )
+        path.collector.stop()
+        stopped = time.time()
+        path.collector.start()
+        wait_for(
+            lambda: all(member.exports()[-2].began > stopped for member in members),
+            "each member to have told the new gateway twice",
+        )
+        for member in members:
+            member.stop()
+        truth = path.fleet.truth()
+        path.raw_is(truth)
+
+        told: Cells = {pair: Counter() for pair in PAIRS}
+        for member in members:
+            exports = member.exports()
+            # Nobody answers in between.
+            of_old = [export for export in exports if export.answered < stopped]
+            of_new = [export for export in exports if export.answered >= stopped]
+            for pair in PAIRS:
+                for part in (of_old, of_new):
+                    told[pair].update(dict(zip(ITEM_COUNTS, growths(part, pair)[-1], strict=True)))
+        path.views_are(told)
+        lost = total(truth) - total(told)
+        assert lost > 0
+        measure(
+            f"fed {total(truth)}; counters {total(truth)}, lost 0; views {total(told)}, lost "
+            f"{lost}: exactly those between two exports, each {EXPORT_SECONDS:g} s"
+        )
 
 
 # --- PromQL -----------------------------------------------------------------------------------

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 from examples.stack.servers import Prometheus
 from otel_personalization import conventions
-from tests.e2e.fleet import ITEM_COUNTS, Cells, Decision, Pair, add_up
+from tests.e2e.fleet import ITEM_COUNTS, Cells, Export, Pair
 
 RATES = {
     rate.prometheus_name: (part.field, whole.field)
@@ -21,6 +22,19 @@ COUNTERS = {
     for counter in conventions.DECISION_COUNTERS
     if counter.field in ("decisions", *ITEM_COUNTS)
 }
+SHARED_RATES = {rate for rate, (_, whole) in RATES.items() if whole == "served_items"}
+SHARED_COUNTS = ("served_items", *(RATES[rate][0] for rate in sorted(SHARED_RATES)))
+"""The counts that windows tell: served items, and shares of them."""
+(REQUESTED_RATE,) = RATES.keys() - SHARED_RATES
+REQUESTED = ITEM_COUNTS.index(RATES[REQUESTED_RATE][1])
+Counts = tuple[int, ...]
+"""By ITEM_COUNTS."""
+NOTHING: Counts = (0,) * len(ITEM_COUNTS)
+ROUNDING = 1e-6
+CLOSING_SECONDS = 0.02
+"""The gateway closes a window, and then looks at its clock."""
+PRECISION_SECONDS = 0.001
+"""Of times in Prometheus."""
 LABELS = ("recsys_namespace", "surface")
 OVER = "[2h]"
 """Longer than any test."""
@@ -65,7 +79,9 @@ class Window:
     rates: dict[str, float] = field(default_factory=dict)
 
     def count(self, name: str) -> float:
-        """Items that a rate over the served ones stands for."""
+        """The served items, or those that a rate over them stands for."""
+        if name == "served_items":
+            return self.items
         (rate,) = (rate for rate, of in RATES.items() if of == (name, "served_items"))
         return self.rates.get(rate, 0.0) * self.items
 
@@ -101,9 +117,9 @@ def in_windows(found: Iterable[Window]) -> Cells:
     cells: Cells = {}
     for window in found:
         cell = cells.setdefault(window.pair, Counter())
-        for name in ("served_items", "personalized_items", "reason_items"):
-            items = window.items if name == "served_items" else window.count(name)
-            assert abs(items - round(items)) < 1e-6, f"{name} of {window} is no count"
+        for name in SHARED_COUNTS:
+            items = window.count(name)
+            assert abs(items - round(items)) < ROUNDING, f"{name} of {window} is no count"
             cell[name] += round(items)
     return without_zeros(cells)
 
@@ -112,53 +128,93 @@ def of_views(truth: Cells) -> Cells:
     """Of a truth, what windows can be compared with."""
     return without_zeros(
         {
-            pair: Counter(
-                {
-                    name: counts[name]
-                    for name in counts
-                    if name in ("served_items", "personalized_items", "reason_items")
-                }
-            )
+            pair: Counter({name: counts[name] for name in SHARED_COUNTS})
             for pair, counts in truth.items()
         }
     )
 
 
-def check_each_window(
-    found: list[Window], decisions: list[Decision], export_seconds: float
-) -> float:
-    """Each window's rates are those of its decisions, but for an export interval's items.
+def check_each_window(found: list[Window], processes: list[list[Export]]) -> int:
+    """At each window's end the windows add up to what the gateway had been told by then.
 
-    A window holds what arrived since the one before. What a process served last is on its way for
-    an export interval at most, at the beginning of a window and at its end.
+    That is how far the totals had grown in the last export of each process. Of an export that was
+    in flight when the window ended nobody knows whether it came in time: it did as a whole or not
+    at all, and both are tried.
+
+    Args:
+        found: all windows of some pairs.
+        processes: all exports of all processes that served these pairs.
 
     Returns:
-        The largest difference of a rate from the truth of its window.
+        The number of windows at whose end no export was in flight.
+
+    Raises:
+        AssertionError: a window holds something else.
     """
-    slack = export_seconds + 0.5  # to send it, on a machine that is busy
-    worst = 0.0
+    exact = 0
     for pair in {window.pair for window in found}:
-        of_pair = [decision for decision in decisions if decision.pair == pair]
-        began = min(decision.at for decision in of_pair) - slack
+        sums = dict.fromkeys(SHARED_COUNTS, 0.0)
+        told_before = {NOTHING}
         for window in (window for window in found if window.pair == pair):
-            certain = _between(of_pair, began, window.at - slack)
-            possible = _between(of_pair, began - slack, window.at)
-            assert certain["served_items"] <= window.items <= possible["served_items"], (
-                f"{window} holds other items than those of its time: "
-                f"{certain['served_items']} to {possible['served_items']}"
+            assert SHARED_RATES - window.rates.keys() == (
+                set() if window.items else SHARED_RATES
+            ), f"{window} has a rate of no items, or none of some"
+            for name in sums:
+                sums[name] += window.count(name)
+            may_be_told = _sums(_told(exports, pair, window.at) for exports in processes)
+            told = {
+                counts
+                for counts in may_be_told
+                if all(
+                    abs(counts[ITEM_COUNTS.index(name)] - n) < ROUNDING for name, n in sums.items()
+                )
+            }
+            assert told, (
+                f"up to {window} the windows add up to {sums}, and the gateway was told "
+                f"{' or '.join(map(str, sorted(may_be_told)))} of {', '.join(ITEM_COUNTS)}"
             )
-            truth = _between(of_pair, began, window.at)
-            for rate, (part, whole) in RATES.items():
-                if not truth[whole] or rate not in window.rates:
-                    continue
-                differs = abs(window.rates[rate] - truth[part] / truth[whole])
-                on_their_way = possible[whole] - certain[whole]
-                assert differs <= on_their_way / truth[whole], f"{rate} of {window}: {truth}"
-                worst = max(worst, differs)
-            began = window.at
-    return worst
+            requested = {now[REQUESTED] - then[REQUESTED] for now in told for then in told_before}
+            assert any(
+                abs(window.rates.get(REQUESTED_RATE, nan) * items - window.count("reason_items"))
+                < ROUNDING
+                if items
+                else REQUESTED_RATE not in window.rates
+                for items in requested
+            ), f"{window} is of {requested} items with a reason requested"
+            exact += len(may_be_told) == 1
+            told_before = told
+    return exact
 
 
-def _between(of_pair: list[Decision], first: float, last: float) -> Counter[str]:
-    cells = add_up(decision for decision in of_pair if first < decision.at <= last)
-    return next(iter(cells.values()), Counter())
+def growths(exports: list[Export], pair: Pair) -> list[Counts]:
+    """How far a process's counts of a pair had grown after none of its exports, after one, ...
+
+    From its first total on, which is 0 for a gateway that has been there from its start.
+    """
+    found = [NOTHING]
+    first: Counts | None = None
+    for export in exports:
+        if totals := export.totals.get(pair):
+            counts = tuple(totals[name] for name in ITEM_COUNTS)
+            first = first or counts
+            found.append(tuple(now - then for now, then in zip(counts, first, strict=True)))
+        else:
+            found.append(found[-1])
+    return found
+
+
+def _told(exports: list[Export], pair: Pair, at: float) -> set[Counts]:
+    """What a process had told the gateway of a pair by the end of a window, or may have told."""
+    answered = sum(export.answered < at - CLOSING_SECONDS for export in exports)
+    begun = sum(export.began < at + PRECISION_SECONDS for export in exports)
+    return set(growths(exports, pair)[answered : begun + 1])
+
+
+def _sums(of_processes: Iterable[set[Counts]]) -> set[Counts]:
+    """All that the counts of some processes can add up to, if each can be one of some."""
+    found = {NOTHING}
+    for each in of_processes:
+        found = {
+            tuple(a + b for a, b in zip(one, other, strict=True)) for one in found for other in each
+        }
+    return found
