@@ -34,15 +34,24 @@ STOP_SECONDS: Final = 30.0
 
 
 def free_port() -> int:
-    """A port below those that the kernel gives to clients, one of which could be there first."""
+    """A port that this process has not been given before, and that nobody listens at.
+
+    It is below those that the kernel gives to clients, one of which could be there first.
+    """
     while True:
         port = random.randrange(20_000, 32_000)
+        if port in _GIVEN:
+            continue
         with socket.socket() as tried:
             try:
                 tried.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _GIVEN.add(port)
+        return port
+
+
+_GIVEN: Final[set[int]] = set()
 
 
 class Server:
