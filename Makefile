@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-.PHONY: help demo stack test test-oldest e2e lint rules mutate-rules bench bench-collector docs clean
+.PHONY: help demo stack test test-oldest e2e lint rules mutate-rules simulate bench bench-collector docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -37,6 +37,9 @@ rules: $(INSTALLED)  ## write the rules of Prometheus from monitoring/prometheus
 
 mutate-rules: $(INSTALLED) tools   ## change the rules in every small way, and look whether a test notices
 	$(BIN)/python -m tests.e2e.mutate_rules $(ONLY)
+
+simulate: $(INSTALLED)   ## simulate the alerts for a year: make simulate TRACES=decision_traces.ndjson.gz
+	$(BIN)/python -m monitoring.simulation $(TRACES) --write docs/alert-simulation.md
 
 bench: $(INSTALLED)  ## measure what the README claims, and write benchmarks/results.md
 	$(BIN)/python -m benchmarks
