@@ -21,15 +21,12 @@ VALUES = load()
 RULES = build(VALUES)
 ALERTS = set(re.findall(r"alert: (\w+)", RULES["personalization.alerts.yaml"])) - {"Watchdog"}
 OUTAGE = datetime(2026, 11, 21, tzinfo=timezone.utc)
+NAMESPACES = ("cold", "default", "empty_ns", "launch", "media", "shop_eu")
+ALERTS_OF_SOURCE = 'ALERTS{alertname="CollaborativeSourceEmpty",alertstate="firing"}'
 SHOP_EU = '{recsys_namespace="shop_eu",source="collaborative"}'
-PAIRS = [
-    surface("home", "shop_eu"),
-    surface("home", "default"),
-    surface("pdp", "media"),
-    surface("home", "empty_ns"),
-]
-"""Those of most decisions, and of the lowest shares: 0.52 and 0. All 35 take promtool a quarter
-of an hour, and cannot be judged either, see below."""
+PAIRS = [surface("home", "shop_eu"), surface("home", "empty_ns")]
+"""That of most decisions, and one of the lowest share, 0. All 35 take promtool a quarter of an
+hour, and cannot be judged either, see below."""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +72,34 @@ def test_the_outage_pages_once_for_its_namespace_and_nothing_else_fires(days, tm
             fired(4 * DAY, late),
             fired(5 * DAY, late),
             Question(f"max_over_time(({judged})[4d:1h])", 5 * DAY, {}),
+        ],
+    )
+    assert failures([case], RULES, tmp_path) == ""
+
+
+def test_a_namespace_that_never_had_a_candidate_stays_silent_when_it_is_large_enough(
+    days, tmp_path
+):
+    """Each decision three times: so 6 hours of every namespace hold 50, as they do not above."""
+    series = {
+        name: [3 * value for value in values]
+        for name, values in days.of_source("collaborative").items()
+    }
+    judged = "max_over_time(namespace_source:recsys_judged:window_seconds[5d])"
+    case = Case(
+        "recorded days, three times",
+        series,
+        [
+            Question(
+                f"max by (recsys_namespace) ({judged})",
+                5 * DAY,
+                {f'{{recsys_namespace="{name}"}}': 6 * 3600 for name in NAMESPACES},
+            ),
+            Question(
+                f"count by (recsys_namespace) (last_over_time({ALERTS_OF_SOURCE}[5d]))",
+                5 * DAY,
+                {'{recsys_namespace="shop_eu"}': 1},
+            ),
         ],
     )
     assert failures([case], RULES, tmp_path) == ""

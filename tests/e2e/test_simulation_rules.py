@@ -103,12 +103,13 @@ def test_the_page_comes_as_the_simulation_says(promtool, volume, tmp_path):
     assert windows_of(asked) >= ({30, 120} if name == "busy" else {720})
 
 
-@pytest.mark.parametrize("promtool", PROMTOOLS, ids=str)
-def test_the_ticket_comes_as_the_simulation_says(promtool, tmp_path):
-    found = traffic(25, 9, slice(4000, 10_000), seed=1)
+def test_the_ticket_comes_as_the_simulation_says(tmp_path):
+    """Within six days: promtool reads no more than 10,000 samples at once, which is a week less an
+    hour. On one promtool, since it takes a minute."""
+    found = traffic(30, 6, slice(4000, 7500), seed=1)
     ratio = f"{PERSONALIZED}:ratio_judged_low_traffic"
-    asked = questions(found, "quiet", "PersonalizationDropLowTraffic", ratio, step=120)
-    check(found, "quiet", asked, tmp_path, promtool)
+    asked = questions(found, "quiet", "PersonalizationDropLowTraffic", ratio, step=60)
+    check(found, "quiet", asked, tmp_path, PROMTOOLS[0])
     assert windows_of(asked) >= {4320, 10_080}
 
 
