@@ -156,9 +156,8 @@ class Gateway:
     """A running Collector, who sends to it, and the sink behind it."""
 
     def __init__(self, collector: Collector, client: httpx.Client, sink: Sink) -> None:
-        assert collector.process is not None
         self.sink = sink
-        self._pid = collector.process.pid
+        self.collector = collector
         self._url = f"{collector.endpoint}/v1/metrics"
         self._client = client
         self._sent = 0
@@ -176,15 +175,6 @@ class Gateway:
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.sink.exports} of {self._sent} exports came through")
             time.sleep(0.01)
-
-    def cpu(self) -> float:
-        """Seconds of CPU that it has used, to the nanosecond: see clock_getcpuclockid(3)."""
-        return time.clock_gettime((~self._pid << 3) | 2)
-
-    def mib(self, which: str = "VmRSS") -> float:
-        """Resident memory; its peak, with ``VmHWM``."""
-        status = Path(f"/proc/{self._pid}/status").read_text()
-        return int(status.partition(f"{which}:")[2].split()[0]) / 1024
 
 
 @contextmanager
@@ -233,15 +223,18 @@ def run(load: Load, processes: int, of_kind: tuple[Rounds, Rounds]) -> None:
     instances = [f"ranking-{n}" for n in range(processes)]
     with gateways("RECSYS_VIEW_INTERVAL", f"{EXPORT_SECONDS:.0f}s") as both:
         time.sleep(1)  # they have just started, which is not idling
-        before = [gateway.cpu() for gateway in both]
+        before = [gateway.collector.cpu_seconds() for gateway in both]
         time.sleep(IDLE_SECONDS)
-        idle = [(g.cpu() - b) / IDLE_SECONDS for g, b in zip(both, before, strict=True)]
+        idle = [
+            (g.collector.cpu_seconds() - b) / IDLE_SECONDS
+            for g, b in zip(both, before, strict=True)
+        ]
 
         resident: list[list[float]] = []
         began = time.monotonic()
         for n in range(WARM_UP + MEASURED):
             if n == WARM_UP:
-                before = [gateway.cpu() for gateway in both]
+                before = [gateway.collector.cpu_seconds() for gateway in both]
             for k, export in enumerate(process.exports(instances)):
                 # Spread out as they would be, and each Collector is the first as often.
                 due = began + (n + k / processes) * EXPORT_SECONDS
@@ -250,12 +243,14 @@ def run(load: Load, processes: int, of_kind: tuple[Rounds, Rounds]) -> None:
                     gateway.send(export)
             time.sleep(max(0.0, began + (n + 1) * EXPORT_SECONDS - time.monotonic()))
             if n >= WARM_UP:
-                resident.append([gateway.mib() for gateway in both])
+                resident.append([gateway.collector.memory_mib() for gateway in both])
         for gateway in both:
             gateway.drain()
-        used = [gateway.cpu() - b for gateway, b in zip(both, before, strict=True)]
+        used = [
+            gateway.collector.cpu_seconds() - b for gateway, b in zip(both, before, strict=True)
+        ]
         seconds = time.monotonic() - began - WARM_UP * EXPORT_SECONDS
-        peak = [gateway.mib("VmHWM") for gateway in both]
+        peak = [gateway.collector.memory_mib("VmHWM") for gateway in both]
         made = [gateway.sink.views for gateway in both]
 
     if made[0] or made[1] < MEASURED:
@@ -278,14 +273,16 @@ def dead(load: Load, processes: int, few: int) -> float:
         before = [0.0, 0.0]
         for n in range(few + processes):
             if n == few:
-                before = [gateway.mib() for gateway in both]
+                before = [gateway.collector.memory_mib() for gateway in both]
             for _ in range(2):
                 for export in process.exports([f"ranking-{n}"]):
                     for gateway in both:
                         gateway.send(export)
         for gateway in both:
             gateway.drain()
-        raw, views = (gateway.mib() - b for gateway, b in zip(both, before, strict=True))
+        raw, views = (
+            gateway.collector.memory_mib() - b for gateway, b in zip(both, before, strict=True)
+        )
     return 1024 * (views - raw) / processes
 
 

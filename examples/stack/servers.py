@@ -132,6 +132,17 @@ class Server:
         if self.process is None or self.process.poll() is not None:
             raise RuntimeError(f"{Path(self.command[0]).name} has ended; {self.log} says why")
 
+    def cpu_seconds(self) -> float:
+        """CPU that it has used, to the nanosecond: see clock_getcpuclockid(3)."""
+        assert self.process is not None
+        return time.clock_gettime((~self.process.pid << 3) | 2)
+
+    def memory_mib(self, which: str = "VmRSS") -> float:
+        """Its resident memory; at its peak, with ``VmHWM``."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition(f"{which}:")[2].split()[0]) / 1024
+
     def __enter__(self) -> Any:
         self.start()
         return self
@@ -218,6 +229,10 @@ class Collector(Server):
     def telemetry(self) -> str:
         """URL of what it tells of itself, as Prometheus scrapes it."""
         return f"http://127.0.0.1:{self.ports.telemetry}/metrics"
+
+    def told(self) -> str:
+        """What it tells of itself, in Prometheus's text format."""
+        return httpx.get(self.telemetry, trust_env=False).raise_for_status().text
 
     @property
     def scrape(self) -> str:

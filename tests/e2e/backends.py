@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 
-from tests.e2e.servers import free_port
+from examples.stack.servers import free_port
+from tests.loopback import serving
 
 SLOW_SECONDS = 5.0
 HOP_BY_HOP = {"Host", "Connection", "Content-Length"}
@@ -89,26 +90,11 @@ def _waiting(seconds: float) -> Iterator[Backend]:
         def log_message(self, *_: object) -> None: ...
 
     backend = Backend("")
-    with _serving(Handler) as endpoint:
-        backend.endpoint = endpoint
+    with serving(Handler) as backend.endpoint:
         try:
             yield backend
         finally:
             over.set()
-
-
-@contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """A server in a thread; yields its URL."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @dataclass
@@ -145,7 +131,6 @@ def gate(target: str) -> Iterator[Gate]:
     passing = Gate()
     with (
         httpx.Client(base_url=target, trust_env=False, timeout=30) as client,
-        _serving(Handler) as endpoint,
+        serving(Handler) as passing.endpoint,
     ):
-        passing.endpoint = endpoint
         yield passing

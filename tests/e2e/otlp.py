@@ -9,6 +9,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
+from otel_personalization import conventions
+
+OPERANDS = dict.fromkeys(counter for both in conventions.RATES.values() for counter in both)
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
@@ -26,23 +29,33 @@ def totals(
     scope: Mapping[str, str] | None = None,
     version: str = "",
 ) -> ExportMetricsServiceRequest:
-    """Totals of a process, of one namespace and surface, by name of the counter. Times in s."""
+    """Totals of a process, of one namespace and surface: the counters that views are made of.
+
+    Args:
+        counts: by the field of the counter; 0 where there is none.
+        pair: namespace and surface.
+        start: of the series, in s.
+        at: time of the points, in s.
+        resource: its attributes.
+        scope: its attributes.
+        version: of the library.
+    """
     request = ExportMetricsServiceRequest()
     of_resource = request.resource_metrics.add()
     of_resource.resource.attributes.extend(attributes(resource))
     of_scope = of_resource.scope_metrics.add()
-    of_scope.scope.name = "otel_personalization"
+    of_scope.scope.name = conventions.SCOPE_NAME
     of_scope.scope.version = version
     of_scope.scope.attributes.extend(attributes(scope or {}))
-    for name, value in counts.items():
-        metric = of_scope.metrics.add(name=name, unit="{item}")
+    for counter in OPERANDS:
+        metric = of_scope.metrics.add(name=counter.name, unit=counter.unit)
         metric.sum.is_monotonic = True
         metric.sum.aggregation_temporality = CUMULATIVE
         metric.sum.data_points.add(
-            attributes=attributes({"recsys.namespace": pair[0], "surface": pair[1]}),
+            attributes=attributes(dict(zip(counter.attributes, pair, strict=True))),
             start_time_unix_nano=int(start * 1e9),
             time_unix_nano=int(at * 1e9),
-            as_int=value,
+            as_int=counts.get(counter.field, 0),
         )
     return request
 

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.loopback import serving
 
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 PAGERDUTY, RANKING, TICKETS, SWITCH = (
@@ -197,15 +199,9 @@ def receiving_alerts() -> Iterator[Receivers]:
         def log_message(self, *_: object) -> None:
             """Nothing: the tests say what matters."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        received = Receivers(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield received
-        finally:
-            server.shutdown()
-            thread.join()
+    received = Receivers("")
+    with serving(Handler) as received.url:
+        yield received
 
 
 def _answer(

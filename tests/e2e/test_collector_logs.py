@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-import httpx
 import pytest
 from opentelemetry import trace as tracing
 from opentelemetry.metrics import NoOpMeterProvider
@@ -518,7 +517,7 @@ def test_out_of_memory_it_reads_no_further_and_drops_nothing(tmp_path):
                 decide(hook, f"d-{number}")
             hook.flush()
             wait_for(
-                lambda: "memory_limiter_refused_log_records" in told_of_itself(short),
+                lambda: "memory_limiter_refused_log_records" in short.told(),
                 "lines to be refused",
             )
         finally:
@@ -529,10 +528,6 @@ def test_out_of_memory_it_reads_no_further_and_drops_nothing(tmp_path):
         with log_collector(tmp_path, loki=received.endpoint):
             wait_until_all_arrived(lines, received)
         assert arrived(received) == Counter(lines)
-
-
-def told_of_itself(collector):
-    return httpx.get(collector.telemetry, trust_env=False).text
 
 
 # --- backends are away ------------------------------------------------------------------------
@@ -564,7 +559,7 @@ def read_by(collector):
     """Lines, by receiver, since it was started."""
     found = re.findall(
         r'^otelcol_receiver_accepted_log_records\{.*receiver="(.*?)".*\} (\d+)$',
-        told_of_itself(collector),
+        collector.told(),
         re.MULTILINE,
     )
     return {receiver: int(lines) for receiver, lines in found}
@@ -574,7 +569,7 @@ def queued_by(collector):
     """Lines that wait for Loki."""
     found = re.search(
         r'^otelcol_exporter_queue_size\{.*exporter="otlp_http/loki".*\} (\d+)$',
-        told_of_itself(collector),
+        collector.told(),
         re.MULTILINE,
     )
     return int(found[1]) if found else 0
@@ -635,29 +630,19 @@ def test_lines_that_waited_are_read_whole_and_counted(tmp_path, measure):
             hook.flush()  # more would not fit into its queue
     hook.flush()
     with reading(tmp_path) as (received, collector):
-        before, began = cpu_seconds(collector), time.monotonic()
+        before, began = collector.cpu_seconds(), time.monotonic()
         (tmp_path / "a.ndjson").rename(tmp_path / "in" / "a.ndjson")
         lines = lines_in(tmp_path)
         wait_until_all_arrived(lines, received)
         wait_until_counted(lines, received)
-        seconds, cpu = time.monotonic() - began, cpu_seconds(collector) - before
+        seconds, cpu = time.monotonic() - began, collector.cpu_seconds() - before
         assert len(lines) == 20_000
         assert arrived(received) == Counter(lines)
         assert counted(received) == by_rate(lines)
         measure(
             f"{len(lines)} lines in {seconds:.1f} s, {cpu / len(lines) * 1e6:.0f} us of CPU each, "
-            f"{peak_mib(collector):.0f} MiB at most"
+            f"{collector.memory_mib('VmHWM'):.0f} MiB at most"
         )
-
-
-def cpu_seconds(collector):
-    """That it has used: see clock_getcpuclockid(3)."""
-    return time.clock_gettime((~collector.process.pid << 3) | 2)
-
-
-def peak_mib(collector):
-    status = Path(f"/proc/{collector.process.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 # --- Prometheus -------------------------------------------------------------------------------

@@ -226,10 +226,8 @@ def test_a_surface_born_half_an_hour_into_a_process_is_right_from_its_first_wind
     with live_path(tmp_path) as path:
         for seconds, personalized, served in ((0, 0, 0), (1, 30, 100), (2, 30, 120)):
             counts = {
-                "recsys.served_items": served,
-                "recsys.personalized_items": personalized,
-                "recsys.reason_items": 0,
-                "recsys.reason_requested_items": 0,
+                "served_items": served,
+                "personalized_items": personalized,
             }
             request = otlp.totals(
                 counts, HOME, start=began, at=began + 1800 + seconds, resource=PROCESS
@@ -313,10 +311,8 @@ def test_siblings_of_one_instance_id_are_two_processes(tmp_path):
         for n, growth in enumerate((0, 10, 20, 25)):
             for process, share in ((17, 1), (18, 3)):
                 counts = {
-                    "recsys.served_items": 4 * share * growth,
-                    "recsys.personalized_items": share * growth,
-                    "recsys.reason_items": 0,
-                    "recsys.reason_requested_items": 0,
+                    "served_items": 4 * share * growth,
+                    "personalized_items": share * growth,
                 }
                 request = otlp.totals(
                     counts,

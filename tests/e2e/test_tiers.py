@@ -98,10 +98,8 @@ def test_a_service_that_moves_to_another_gateway_is_not_counted_twice(tmp_path):
             (3, 150, other),
         ):
             counts = {
-                "recsys.served_items": served,
-                "recsys.personalized_items": served // 2,
-                "recsys.reason_items": 0,
-                "recsys.reason_requested_items": 0,
+                "served_items": served,
+                "personalized_items": served // 2,
             }
             request = otlp.totals(
                 counts,

@@ -80,10 +80,10 @@ def check_views(folder: Path, **collector) -> None:
                 scope = {"otel_personalization.forked_process_id": sibling} if sibling else {}
                 request = otlp.totals(
                     {
-                        "recsys.served_items": 4 * served * part,
-                        "recsys.personalized_items": served * part,
-                        "recsys.reason_items": 2 * served * part,
-                        "recsys.reason_requested_items": 3 * served * part,
+                        "served_items": 4 * served * part,
+                        "personalized_items": served * part,
+                        "reason_items": 2 * served * part,
+                        "reason_requested_items": 3 * served * part,
                     },
                     pair,
                     start=began + process,
@@ -138,7 +138,7 @@ def check_flood_is_refused(folder: Path, **collector) -> None:
         RECSYS_MEMORY_SPIKE_MIB="1",
         **collector,
     ) as gateway:
-        request = otlp.totals({"recsys.served_items": 1}, HOME, start=1, at=2, resource={})
+        request = otlp.totals({"served_items": 1}, HOME, start=1, at=2, resource={})
         wait_for(lambda: otlp.send(gateway.endpoint, request) == 503, "a refusal", ARRIVAL_SECONDS)
 
 
