@@ -9,15 +9,10 @@ source found nothing, which need the order of time::
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import sys
-import zlib
 from array import array
 from collections import Counter as Sum
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,6 +20,7 @@ from typing import IO, Any, Final
 
 from opentelemetry.metrics import NoOpMeterProvider
 
+from otel_personalization import ndjson
 from otel_personalization.conventions import (
     COLD_START_ITEMS,
     DECISION_COUNTERS,
@@ -38,11 +34,12 @@ from otel_personalization.conventions import (
     MalformedReason,
 )
 from otel_personalization.hook import PersonalizationHook
+from otel_personalization.ndjson import MAX_PROBLEMS, Problem, Progress
 from otel_personalization.settings import NONE
 from otel_personalization.totals import Snapshot
 from otel_personalization.trace import Decision, read_timestamp
 
-STDIN: Final = Path("-")
+STDIN: Final = ndjson.STDIN
 TRACE: Final = "trace"
 RESPONSE: Final = "response"
 
@@ -59,21 +56,6 @@ COUNTS: Final = tuple(
     )
 )
 """The counts of the report, in its order."""
-MAX_PROBLEMS: Final = 1000
-"""Problems that a report tells one by one."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A line, or the rest of a file, that was not counted."""
-
-    file: str
-    line: int
-    """The first line is 1."""
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.what}"
 
 
 @dataclass
@@ -128,7 +110,7 @@ def replay(
     trace_format: str = TRACE,
     further_hook: PersonalizationHook | None = None,
     stamped: IO[str] | None = None,
-    progress: Callable[[Path, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Count the traces of files.
 
@@ -139,7 +121,7 @@ def replay(
             answer, and malformed.
         further_hook: counts every line, too: one that exports, say.
         stamped: where each line that is JSON is written to, with its counts if it was counted.
-        progress: called now and then with a file and how many of its bytes have been read.
+        progress: see `ndjson.Progress`.
 
     Raises:
         OSError: a file cannot be opened or read.
@@ -151,7 +133,7 @@ def replay(
     hook.totals.reserve(None, ())  # a file's labels are all told apart
     streaks = _Streaks()
     for file in files:
-        for number, line in _lines(file, report, progress):
+        for number, line in ndjson.lines(file, report.note, progress):
             try:
                 trace = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -194,48 +176,6 @@ def _response_body(answer: object) -> object:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
-
-
-# --- lines of a file --------------------------------------------------------------------------
-
-
-def _lines(
-    file: Path, report: Report, progress: Callable[[Path, int], None] | None
-) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers. A damaged gzip ends where it is damaged."""
-    with _opened(file) as raw:
-        is_gzip = raw.peek(2)[:2] == b"\x1f\x8b"
-        # Not buffered once more: a buffer would lose whole lines before the damage.
-        lines = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-        number = 0
-        while True:
-            number += 1
-            try:
-                line = lines.readline()
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                problem = f"the gzip stream is damaged; nothing after was read: {error}"
-                report.note(Problem(str(file), number, problem))
-                return
-            if not line:
-                return
-            if progress is not None and number % _LINES_A_STEP == 0:
-                progress(file, raw.tell() if raw.seekable() else 0)
-            if not line.isspace():
-                yield number, line
-
-
-_LINES_A_STEP: Final = 100
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[io.BufferedReader]:
-    if file == STDIN:
-        stdin: Any = io.BufferedReader(sys.stdin.buffer)
-        yield stdin
-        stdin.detach()  # it stays open
-    else:
-        with file.open("rb") as stream:
-            yield stream
 
 
 # --- streaks ----------------------------------------------------------------------------------
