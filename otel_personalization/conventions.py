@@ -313,12 +313,43 @@ LOG_DECISIONS = Counter(
 CATALOG_OVERLAP = Gauge(
     "catalog_overlap_pct", "Mean Jaccard overlap of two users' items on the data day, in percent."
 )
+CATALOG_OVERLAP_USERS = Gauge(
+    "catalog_overlap_users", "Users whose items were compared on the data day."
+)
+CATALOG_OVERLAP_LOWER = Gauge(
+    "catalog_overlap_pct_lower", "Lower end of the 95 % interval of the overlap, in percent."
+)
+CATALOG_OVERLAP_UPPER = Gauge(
+    "catalog_overlap_pct_upper", "Upper end of the 95 % interval of the overlap, in percent."
+)
 CATALOG_OVERLAP_PREVIOUS_DAY = Gauge(
     "catalog_overlap_pct_previous_day",
-    "The same of the day before the data day; absent where that day is missing.",
+    "The overlap of the day before the data day, in percent; absent where that day is missing.",
+)
+DIVERSITY_ENTROPY_BRAND = Gauge(
+    "diversity_entropy_brand",
+    "Entropy of the brand of served items on the data day, in nats, corrected for what was not "
+    "seen; absent where not reliable.",
+)
+DIVERSITY_ENTROPY_CATEGORY = Gauge(
+    "diversity_entropy_category",
+    "Entropy of the category of served items on the data day, in nats, corrected for what was "
+    "not seen; absent where not reliable.",
+)
+DIVERSITY_KNOWN_BRAND_SHARE = Gauge(
+    "diversity_known_brand_share", "Share of served items of the data day whose brand is known."
+)
+DIVERSITY_KNOWN_CATEGORY_SHARE = Gauge(
+    "diversity_known_category_share",
+    "Share of served items of the data day whose category is known.",
 )
 DAILY_DATE = Gauge(
     "personalization_daily_date_seconds", "UTC midnight of the data day, in Unix time.", ()
+)
+DAILY_SUCCESS_TIMESTAMP = Gauge(
+    "personalization_daily_success_timestamp_seconds",
+    "When the figures of the data day were pushed, in Unix time.",
+    (),
 )
 DAILY_LAST_RUN_TIMESTAMP = Gauge(
     "personalization_daily_last_run_timestamp_seconds",
@@ -328,14 +359,34 @@ DAILY_LAST_RUN_TIMESTAMP = Gauge(
 DAILY_LAST_RUN_SUCCESS = Gauge(
     "personalization_daily_last_run_success", "Whether its last run succeeded: 1 or 0.", ()
 )
-DAILY_GAUGES: Final = (
+DAILY_FIGURES: Final = (
     CATALOG_OVERLAP,
+    CATALOG_OVERLAP_USERS,
+    CATALOG_OVERLAP_LOWER,
+    CATALOG_OVERLAP_UPPER,
     CATALOG_OVERLAP_PREVIOUS_DAY,
+    DIVERSITY_ENTROPY_BRAND,
+    DIVERSITY_ENTROPY_CATEGORY,
+    DIVERSITY_KNOWN_BRAND_SHARE,
+    DIVERSITY_KNOWN_CATEGORY_SHARE,
+)
+"""What the nightly job pushes, and logs, of a (namespace, surface)."""
+DAILY_GAUGES: Final = (
+    *DAILY_FIGURES,
     DAILY_DATE,
+    DAILY_SUCCESS_TIMESTAMP,
     DAILY_LAST_RUN_TIMESTAMP,
     DAILY_LAST_RUN_SUCCESS,
 )
-"""What the nightly job pushes and alerts judge."""
+"""What the nightly job pushes."""
+DAILY_JOB: Final = "personalization_daily"
+"""Label ``job`` of the figures, of the day and of its success."""
+DAILY_RUN_JOB: Final = "personalization_daily_run"
+"""Label ``job`` of what every run pushes, which a failed one must be able to replace alone."""
+DAILY_ORG: Final = "org_id"
+"""Label of both: what one organisation pushes does not replace what another has pushed."""
+MIN_OVERLAP_USERS: Final = 30
+"""With fewer users there is no gauge of the overlap."""
 
 
 # --- log lines --------------------------------------------------------------------------------
@@ -403,3 +454,24 @@ OPTIONAL_LOG_FIELDS: Final = (
     LogField("cut", "list of text", "names of the fields whose values were too long and were cut"),
 )
 """Fields that only some lines have."""
+
+DAILY_EVENT: Final = "personalization.daily"
+DAILY_LOG_FIELDS: Final = (
+    LogField("timestamp", "RFC 3339, UTC", "when the line was made"),
+    LogField("level", "text", "`INFO`"),
+    LogField("event", "text", f"`{DAILY_EVENT}`"),
+    LogField("day", "date", "the data day, in UTC"),
+    LogField("org_id", "text", "organisation; `unknown` where the traces have none"),
+    LogField("namespace", "text", "trimmed and lower-cased, never folded"),
+    LogField("surface", "text", "trimmed and lower-cased, never folded"),
+    *(
+        LogField(
+            gauge.prometheus_name,
+            "integer" if gauge is CATALOG_OVERLAP_USERS else "number",
+            gauge.description[0].lower() + gauge.description[1:].rstrip("."),
+        )
+        for gauge in DAILY_FIGURES
+    ),
+)
+"""The fields of the nightly job's line of a (namespace, surface); figures that are not pushed are
+null."""
