@@ -48,6 +48,11 @@ class Database:
 
     def __init__(self, programs: Path, socket: Path) -> None:
         self._command = [programs / "psql", "-h", socket, "-U", "postgres", "-Xqt"]
+        self._socket = socket
+
+    def url(self, database: str = "postgres") -> str:
+        """The URL of a database, for other clients."""
+        return f"postgresql://postgres@/{database}?host={self._socket}"
 
     def run(self, statement: str, rows: Iterable[str] = ()) -> list[str]:
         """The rows that it gives, as text.
