@@ -264,7 +264,7 @@ def test_columns_that_a_table_lacks_are_added_and_those_of_others_stay(target):
     [
         (
             f"ALTER TABLE {DAILY} ALTER COLUMN users TYPE int",
-            r"column users of .* of PostgreSQL at .* is integer, not bigint; convert it \(ALTER TABLE",
+            r"column users of .* of PostgreSQL at .* is integer, not bigint; convert it \(ALT",
         ),
         (
             f"ALTER TABLE {DAILY} RENAME TO old; CREATE TABLE {DAILY} (day date)",
