@@ -23,7 +23,7 @@ MAX_PROBLEMS: Final = 1000
 """Problems that a report tells one by one."""
 MAX_LINE_BYTES: Final = 64 << 20
 """Of a line in a block; the largest recorded trace has 146 KB."""
-BLOCK_BYTES: Final = 8 << 20
+BLOCK_BYTES: Final = 4 << 20
 
 Progress = Callable[[Path, int], None]
 """Called now and then with a file and how many of its bytes have been read."""
