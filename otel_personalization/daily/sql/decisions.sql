@@ -1,0 +1,205 @@
+-- What each line of JSON says of a decision, by the definitions of otel_personalization/trace.py; or,
+-- in `problem`, why it says nothing. DuckDB only: snapshots are made by it, whatever reads them.
+--
+-- In:  lines(line, ordinal).
+--      $shape: the parts of a trace that are read, and their types. What is of another type there is
+--      null. Texts, flags and counts are JSON, which tells 1 from "1"; ids and cap values are text.
+--      $space: white space to trim. $stages: keys of candidate_sources that are no sources.
+--      $most_candidates: the largest count that is believed.
+-- Out: a row for each line.
+WITH parsed AS (
+    SELECT ordinal, line, try(json_transform(line, $shape)) AS trace
+    FROM lines
+),
+-- Most decisions are plain: a list of objects, each with an id. The others are read once more, since a
+-- type cannot tell an object's text from an id, nor null from a list that is none.
+typed AS (
+    SELECT
+        *,
+        trimmed(trace.ts, $space) AS ts_text,
+        trace.final_items IS NULL
+            OR len(list_filter(
+                trace.final_items,
+                lambda item: item.item_id IS NULL OR item.item_id[1] IN ('{', '[')
+            )) > 0 AS is_odd
+    FROM parsed
+),
+judged AS (
+    SELECT
+        ordinal,
+        trace,
+        trace.extras AS extras,
+        trace.bandit AS bandit,
+        trace.extras.include_reasons IS DISTINCT FROM 'false' AS reasons_surfaced,
+        -- Of years that Python's dates reach. Without an offset it is UTC.
+        CASE
+            WHEN regexp_full_match(
+                ts_text,
+                '[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?'
+                || '([Zz]|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)?'
+            ) AND year(instant_of(ts_text)) BETWEEN 1 AND 9999 THEN instant_of(ts_text)
+        END AS ts,
+        CASE
+            WHEN trace IS NULL AND NOT json_valid(line) THEN 'no_json'
+            WHEN NOT is_odd THEN NULL
+            WHEN json_type(line) <> 'OBJECT' THEN 'not_a_trace'
+            WHEN json_type(line, '$.final_items') NOT IN ('ARRAY', 'NULL') THEN 'items_not_a_list'
+            WHEN list_has_any(
+                json_type(line, '$.final_items[*]'),
+                ['ARRAY', 'VARCHAR', 'BOOLEAN', 'NULL', 'BIGINT', 'UBIGINT', 'HUGEINT', 'DOUBLE']
+            ) THEN 'item_not_an_object'
+        END AS malformed,
+        CASE
+            WHEN NOT is_odd THEN trace.final_items
+            ELSE list_transform(
+                trace.final_items,
+                lambda item, position: struct_pack(
+                    item_id := CASE
+                        WHEN json_type(line, '$.final_items[' || (position - 1) || '].item_id')
+                            NOT IN ('OBJECT', 'ARRAY') THEN item.item_id
+                    END,
+                    reasons := item.reasons,
+                    personalized := item.personalized,
+                    cold_start := item.cold_start
+                )
+            )
+        END AS items
+    FROM typed
+),
+evident AS (
+    SELECT
+        *,
+        CASE
+            WHEN extras.personalized_items IS NOT NULL THEN 'members'
+            WHEN len(list_filter(items, lambda item: item.personalized IN ('true', 'false'))) > 0
+                THEN 'flags'
+            WHEN len(list_filter(
+                items, lambda item: list_contains(item.reasons, '"personalization"')
+            )) > 0 THEN 'reasons'
+            ELSE 'stamp'
+        END AS evidence,
+        list_transform(items, lambda item: item.item_id) AS ids,
+        trace.mmr_info AS picks
+    FROM judged
+),
+marked AS (
+    SELECT
+        *,
+        CASE evidence
+            -- Few of the boosted candidates were served: to look for each item among all of them
+            -- takes longer.
+            WHEN 'members' THEN list_intersect(ids, extras.personalized_items)
+            WHEN 'flags' THEN list_transform(
+                list_filter(items, lambda item: item.personalized = 'true'),
+                lambda item: item.item_id
+            )
+            WHEN 'reasons' THEN list_transform(
+                list_filter(items, lambda item: list_contains(item.reasons, '"personalization"')),
+                lambda item: item.item_id
+            )
+            ELSE []
+        END AS personalized_ids
+    FROM evident
+)
+SELECT
+    ordinal,
+    coalesce(malformed, CASE WHEN ts IS NULL THEN 'undated' END) AS problem,
+    text_of(trace.decision_id, '') AS decision_id,
+    coalesce(
+        text_of(trace.org_id, $space),
+        'unknown'
+    ) AS org_id,
+    ts,
+    coalesce(
+        label_of(trace.namespace, $space),
+        'unknown'
+    ) AS namespace,
+    coalesce(
+        label_of(trace.surface, $space),
+        'default'
+    ) AS surface,
+    text_of(trace.user_hash, $space) AS user_hash,
+    label_of(extras.cohort, $space) AS cohort,
+    label_of(extras.device, $space) AS device,
+    lower(trimmed(
+        regexp_extract(text_of(bandit.bucket_key, ''), '^ctx:(?:[^|]*[|])*?device=([^|]*)', 1),
+        $space
+    )) AS bucket_device,
+    coalesce(
+        text_of(extras.bandit_experiment, $space),
+        text_of(bandit.experiment, $space)
+    ) AS experiment,
+    coalesce(
+        text_of(extras.experiment_variant, $space),
+        text_of(extras.bandit_variant, $space),
+        text_of(bandit.variant, $space)
+    ) AS variant,
+    coalesce(len(items), 0) AS served_items,
+    -- Ids that come twice count by position.
+    coalesce(
+        CASE
+            WHEN evidence = 'stamp'
+                THEN count_of(extras.personalized_items_count, len(items))
+            WHEN evidence <> 'members' OR list_unique(ids) = len(ids) THEN len(personalized_ids)
+            ELSE len(list_filter(ids, lambda id: list_contains(personalized_ids, id)))
+        END,
+        0
+    ) AS personalized_items,
+    CASE
+        -- As a rule the first reason is text that begins with a visible character.
+        WHEN reasons_surfaced THEN coalesce(len(list_filter(
+            items,
+            lambda item: CASE
+                WHEN regexp_matches(CAST(item.reasons[1] AS VARCHAR), '^"[!#-[\]-~]') THEN true
+                ELSE len(list_filter(
+                    item.reasons, lambda reason: text_of(reason, $space) IS NOT NULL
+                )) > 0
+            END
+        )), 0)
+        ELSE 0
+    END AS reason_items,
+    CASE WHEN reasons_surfaced THEN coalesce(len(items), 0) ELSE 0 END AS reason_requested_items,
+    coalesce(len(list_filter(
+        items,
+        lambda item: coalesce(item.cold_start = 'true', false)
+            OR (reasons_surfaced AND coalesce(list_contains(item.reasons, '"cold_start"'), false))
+    )), 0) AS cold_start_items,
+    coalesce(
+        list_transform(
+            items,
+            lambda item: struct_pack(
+                item_id := item.item_id,
+                brand := lower(nullif(trim(trace.caps[item.item_id].brand.value), '')),
+                category := lower(nullif(trim(trace.caps[item.item_id].category.value), ''))
+            )
+        ),
+        []
+    ) AS items,
+    coalesce(personalized_ids, []) AS personalized_ids,
+    coalesce(
+        list_transform(
+            list_filter(
+                map_entries(extras.candidate_sources),
+                lambda entry: entry.key <> ''
+                    AND NOT list_contains($stages, entry.key)
+                    AND count_of(entry.value.count, $most_candidates) IS NOT NULL
+            ),
+            lambda entry: struct_pack(
+                source := entry.key,
+                candidates := count_of(entry.value.count, $most_candidates)
+            )
+        ),
+        []
+    ) AS sources,
+    trace.effective_config IS NOT NULL AS has_config,
+    try_cast(CAST(trace.effective_config.alpha AS VARCHAR) AS DOUBLE) AS alpha,
+    try_cast(CAST(trace.effective_config.beta AS VARCHAR) AS DOUBLE) AS beta,
+    try_cast(CAST(trace.effective_config.gamma AS VARCHAR) AS DOUBLE) AS gamma,
+    try_cast(CAST(trace.effective_config.profile_boost AS VARCHAR) AS DOUBLE) AS profile_boost,
+    try_cast(CAST(trace.effective_config.mmr_lambda AS VARCHAR) AS DOUBLE) AS mmr_lambda,
+    coalesce(len(list_filter(picks, lambda pick: pick IS NOT NULL)), 0) AS mmr_picks,
+    coalesce(len(list_filter(picks, lambda pick: pick.brand_cap_hit = 'true')), 0)
+        AS brand_cap_hits,
+    coalesce(len(list_filter(picks, lambda pick: pick.category_cap_hit = 'true')), 0)
+        AS category_cap_hits
+FROM marked
