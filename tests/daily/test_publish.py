@@ -165,10 +165,16 @@ class Fake:
 
     Args:
         statuses: of the answers to come; after them 200.
-        body: of the answers to GET.
+        body: of the answers that are 200.
+        elsewhere: where the others lead, if they lead anywhere.
     """
 
-    def __init__(self, *statuses: int, body: bytes = b'{"status": "success", "data": []}') -> None:
+    def __init__(
+        self,
+        *statuses: int,
+        body: bytes = b'{"status": "success", "data": []}',
+        elsewhere: str = "http://127.0.0.1:1/elsewhere",
+    ) -> None:
         self.statuses = list(statuses)
         self.requests: list[tuple[str, str, str]] = []
         self.authorizations: list[str | None] = []
@@ -183,7 +189,7 @@ class Fake:
                 answer = body if status == 200 else b"the reason\nof it"
                 self.send_response(status)
                 if 300 <= status < 400:
-                    self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+                    self.send_header("Location", elsewhere)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
@@ -356,6 +362,16 @@ def test_name_and_password_of_the_url_are_sent_and_never_shown():
             assert url in str(raised.value)
     expected = "Basic " + base64.b64encode(b"bob:hidden/word").decode()
     assert set(fake.authorizations) == {expected}
+
+
+def test_where_a_pushgateway_redirects_to_sees_no_password():
+    other = Fake()
+    with other.serving as elsewhere:
+        fake = Fake(302, elsewhere=f"{elsewhere}/api/v1/metrics")
+        with fake.serving as url:
+            push(url.replace("//", "//bob:hidden@"), one_day(), {})
+    assert other.authorizations == [None]
+    assert [request[0] for request in fake.requests] == ["GET", "PUT"]
 
 
 @pytest.mark.parametrize(
