@@ -1,0 +1,368 @@
+"""Jaccard overlap of users' lists: are recommendations becoming the same for everybody?
+
+Every pair of users counts, and the interval is that of users, not of pairs, which share them::
+
+    >>> lists = pa.array([["a", "b"], ["b", "c"], ["d"]])
+    >>> overlap = overlap_of(lists, k=2)
+    >>> overlap.mean, overlap.pairs
+    (0.1111111111111111, 3)
+
+How 12.5 million pairs take a fraction of a tenth of a second: the intersections of all pairs are
+the product of the matrix of users by items with its transpose. Its numbers are small, so four
+users share one 16-bit number, four bits each, and one look-up in a table of all such numbers gives
+the sum of four overlaps. An overlap takes few values, which are counted and never sorted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+from scipy.special import expit, logit, stdtrit
+
+from otel_personalization.daily.tables import PERCENTILES
+
+MIN_USERS: Final = 30
+"""Users under which percentiles and interval say nothing."""
+CONFIDENCE: Final = 0.95
+
+_Integers = npt.NDArray[np.int64]
+_Numbers = npt.NDArray[np.float64]
+
+_NIBBLES: Final = 4
+"""Four-bit numbers in a code of 16 bits."""
+_WORTH_PACKING: Final = 1000
+"""Users from which on the time that packing saves exceeds that of making its tables."""
+_TILE_BYTES: Final = 1 << 24
+"""At most, of the columns that are held at a time: items x users, packed."""
+_BLOCK_CODES: Final = 1 << 17
+"""At most, of the codes that are looked up at a time: they stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How much the lists of users are the same."""
+
+    users: int
+    pairs: int
+    """Unordered ones, of different users."""
+    mean: float | None
+    """Mean of |A and B| / |A or B| over pairs, 0 to 1; None with fewer than two users."""
+    lower: float | None
+    """95 % interval of the mean; None under `MIN_USERS` users."""
+    upper: float | None
+    percentiles: dict[int, float] | None
+    """Of overlap over pairs, by `PERCENTILES`; None under `MIN_USERS` users."""
+    identical_share: float | None
+    """Share of pairs whose lists hold the same items; None with fewer than two users."""
+    short_share: float
+    """Share of lists with fewer than k items."""
+
+
+def overlap_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> Overlap | None:
+    """The overlap of lists over all pairs, exactly; time grows with the square of their number.
+
+    Args:
+        lists: one list for each user, of 1 to k items of any type that Arrow can tell apart; an
+            item that is repeated within a list counts once, and order says nothing.
+        k: how many items a list has at most.
+
+    Returns:
+        None without any list.
+
+    Raises:
+        ValueError: if a list is null, empty or longer than k, or an item is null.
+    """
+    incidence = _incidence(lists, k)
+    if incidence is None:
+        return None
+    sizes = np.diff(incidence.indptr).astype(np.int64)
+    users = len(sizes)
+    short_share = float(np.mean(sizes < k))
+    pairs = users * (users - 1) // 2
+    if not pairs:
+        return Overlap(users, 0, None, None, None, None, None, short_share)
+    sums, values, counts = _all_pairs(incidence, sizes)
+    mean = math.fsum(values * counts) / pairs
+    identical_share = float(counts[values == 1.0].sum()) / pairs
+    if users < MIN_USERS:
+        return Overlap(users, pairs, mean, None, None, None, identical_share, short_share)
+    squares = math.fsum(counts * np.square(values - mean))
+    lower, upper = _interval(mean, users, _standard_error(sums, squares))
+    return Overlap(
+        users,
+        pairs,
+        mean,
+        lower,
+        upper,
+        _percentiles(values, counts, PERCENTILES),
+        identical_share,
+        short_share,
+    )
+
+
+def _interval(mean: float, users: int, error: float) -> tuple[float, float]:
+    """A 95 % interval of a mean of 0 to 1.
+
+    It is symmetric in log(mean / (1 - mean)), of which the standard error is error / (mean
+    (1 - mean)), by Student's t: means of few users that hardly overlap are skewed.
+
+    Args:
+        mean: 0 and 1 have no error that could be seen, and get no width.
+        users: how many.
+        error: the standard error of the mean.
+    """
+    if not error or not 0 < mean < 1:
+        return mean, mean
+    margin = float(stdtrit(users - 1, (1 + CONFIDENCE) / 2)) * error / (mean * (1 - mean))
+    return float(expit(logit(mean) - margin)), float(expit(logit(mean) + margin))
+
+
+def _standard_error(sums: _Numbers, squares: float) -> float:
+    """Of the mean over pairs, for users drawn at random: a jackknife over users without its bias.
+
+    With S_u the sum of the overlaps of user u and the n - 1 others, T = sum S_u / 2, the mean
+    without u is (T - S_u) / C(n - 1, 2), and the jackknife's variance (n - 1) / n x the sum of its
+    squared deviations becomes 4 A / (n (n - 1) (n - 2)^2) with A = sum (S_u - mean S)^2. It is too
+    large on average (Efron and Stein), up to twice where few pairs share anything at all. A counts
+    each pair's own square B = sum (J - mean J)^2 twice, and that is what the excess comes from:
+    4 (A - B) / (n (n - 1) (n - 2) (n - 3)) is the mean's square less the mean of J x J' over pairs
+    of pairs that have no user in common, so its expectation is the variance. It may come out too
+    small by chance, even negative; and the variance is at least that of as many pairs that share no
+    users, B / C(n, 2)^2 (Hoeffding: no term of it is negative).
+
+    Source: Hoeffding, A class of statistics with asymptotically normal distribution, Annals of
+    Mathematical Statistics 19 (1948); Arvesen, Jackknifing U-statistics, the same 40 (1969); Efron
+    and Stein, The jackknife estimate of variance, Annals of Statistics 9 (1981).
+
+    Args:
+        sums: S_u of each of four users or more.
+        squares: B.
+    """
+    n = len(sums)
+    excess = float(np.square(sums - sums.mean()).sum()) - squares
+    of_users = 4 * excess / (n * (n - 1) * (n - 2) * (n - 3))
+    of_pairs = squares / math.comb(n, 2) ** 2
+    return math.sqrt(max(of_users, of_pairs))
+
+
+def _percentiles(values: _Numbers, counts: _Integers, wanted: Sequence[int]) -> dict[int, float]:
+    """Percentiles of values that occur several times, as SQL's ``percentile_cont``.
+
+    Args:
+        values: distinct and ascending.
+        counts: how often each occurs; one at least.
+        wanted: 0 to 100.
+    """
+    ends = np.cumsum(counts)
+    found = {}
+    for percent in wanted:
+        whole, rest = divmod(percent * (int(ends[-1]) - 1), 100)
+        below, above = values[np.searchsorted(ends, [whole, whole + bool(rest)], side="right")]
+        found[percent] = float(below + (above - below) * (rest / 100))
+    return found
+
+
+def _incidence(lists: pa.ListArray | pa.ChunkedArray, k: int) -> Any:
+    """A sparse matrix of users by items, sorted by the lengths of lists; None without users."""
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    if not len(lists):
+        return None
+    items = lists.flatten()
+    if lists.null_count or items.null_count:
+        raise ValueError("a list or an item is null")
+    encoded = items.dictionary_encode()
+    lengths = pc.list_value_length(lists).to_numpy().astype(np.int64)
+    matrix = sparse.csr_matrix(
+        (
+            np.ones(len(items), np.uint16),
+            encoded.indices.to_numpy(),
+            np.concatenate(([0], np.cumsum(lengths))),
+        ),
+        shape=(len(lists), max(1, len(encoded.dictionary))),
+        copy=True,
+    )
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    sizes = np.diff(matrix.indptr)
+    if sizes.min() < 1 or sizes.max() > k:
+        raise ValueError(f"a list has {sizes.min()} items, or {sizes.max()}; not 1 to {k}")
+    return matrix[np.argsort(sizes, kind="stable")]
+
+
+def _all_pairs(incidence: Any, sizes: _Integers) -> tuple[_Numbers, _Numbers, _Integers]:
+    """Compare all pairs of users.
+
+    Args:
+        incidence: sparse, users by items, ones; users of as many items follow one another.
+        sizes: items of each user, ascending.
+
+    Returns:
+        Of each user, the sum of the overlaps with the others; the overlaps that there are,
+        distinct and ascending; how many unordered pairs have each.
+    """
+    packed = _Packed.of(sizes)
+    incidence = incidence.astype(packed.dtype)
+    tables: dict[int, _Numbers] = {}
+    tallies: dict[int, _Integers] = {}
+    sums = np.zeros(len(sizes))
+    for first, columns in packed.tiles(incidence):
+        ranges = list(packed.code_ranges(first, first + columns.shape[1]))
+        widest = max(right - left for _, left, right in ranges)
+        rows_at_once = max(1, _BLOCK_CODES // widest)
+        for size, start, stop in packed.classes:
+            for row in range(start, stop, rows_at_once):
+                rows = slice(row, min(row + rows_at_once, stop))
+                codes = (incidence[rows] @ columns).astype(np.intp)
+                for other, left, right in ranges:
+                    both = size + other
+                    if both not in tables:
+                        tables[both] = packed.table(both)
+                        tallies[both] = np.zeros(len(tables[both]), np.int64)
+                    part = codes[:, left - first : right - first]
+                    sums[rows] += tables[both].take(part).sum(axis=1)
+                    tally = np.bincount(part.ravel())
+                    tallies[both][: len(tally)] += tally
+    values, counts = _tallied(
+        {both: packed.unpack(tally) for both, tally in tallies.items()}, sizes
+    )
+    return sums - 1.0, values, counts
+
+
+def _tallied(tallies: dict[int, _Integers], sizes: _Integers) -> tuple[_Numbers, _Integers]:
+    """What overlaps there are, and how many unordered pairs have each.
+
+    Args:
+        tallies: the size of two lists together -> by the number of items that they share, ordered
+            pairs, those of a user with itself included; those that share none are not looked at.
+        sizes: items of each user.
+    """
+    users = len(sizes)
+    values, counts = [0.0], [users * (users - 1)]
+    alone = np.bincount(2 * sizes)
+    for both, tally in tallies.items():
+        for shared in np.flatnonzero(tally[1:]) + 1:
+            count = int(tally[shared])
+            if both == 2 * shared:
+                count -= int(alone[both])
+            values.append(shared / (both - shared))
+            counts.append(count)
+            counts[0] -= count
+    distinct, place = np.unique(values, return_inverse=True)
+    pairs = np.zeros(len(distinct), np.int64)
+    np.add.at(pairs, place, np.array(counts) // 2)
+    return distinct[pairs > 0], pairs[pairs > 0]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """How users become columns of codes: one or several users share a code.
+
+    Users of lists of as many items follow one another, and codes have users of one size only.
+    """
+
+    classes: list[tuple[int, int, int]]
+    """(items, first user, first user behind) of those with as many items."""
+    starts: list[int]
+    """Of each class, its first code; at last, the number of codes."""
+    codes: _Integers
+    """Of each user, the code."""
+    units: npt.NDArray[Any]
+    """Of each user, what one shared item adds to the code."""
+    users_per_code: int
+    radix: int
+    """Numbers of shared items that a code can tell apart, of each user."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of codes."""
+        return self.units.dtype
+
+    @classmethod
+    def of(cls, sizes: _Integers) -> _Packed:
+        """Pack users.
+
+        Args:
+            sizes: items of each user, ascending.
+        """
+        most = int(sizes[-1])
+        dtype: Any
+        if most < 1 << 4 and len(sizes) >= _WORTH_PACKING:
+            per_code, dtype = _NIBBLES, np.uint16
+        else:
+            per_code, dtype = 1, np.uint8 if most < 1 << 8 else np.uint32
+        found, firsts, counts = np.unique(sizes, return_index=True, return_counts=True)
+        codes_of_class = -(-counts // per_code)
+        starts = np.concatenate(([0], np.cumsum(codes_of_class)))
+        within = np.arange(len(sizes)) - np.repeat(firsts, counts)
+        return cls(
+            classes=[
+                (int(size), int(first), int(first + count))
+                for size, first, count in zip(found, firsts, counts, strict=True)
+            ],
+            starts=starts.tolist(),
+            codes=np.repeat(starts[:-1], counts) + within // per_code,
+            units=(1 << (4 * (within % per_code))).astype(dtype),
+            users_per_code=per_code,
+            radix=16 if per_code > 1 else most + 1,
+        )
+
+    def tiles(self, incidence: Any) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Columns of the product, few enough at a time: the first code, and items by codes."""
+        items = incidence.shape[1]
+        width = max(1, _TILE_BYTES // (items * self.dtype.itemsize))
+        of_user = np.diff(incidence.indptr)
+        for first in range(0, self.starts[-1], width):
+            behind = min(first + width, self.starts[-1])
+            start, stop = np.searchsorted(self.codes, [first, behind])
+            entries = slice(incidence.indptr[start], incidence.indptr[stop])
+            repeats = of_user[start:stop]
+            yield (
+                first,
+                sparse.coo_matrix(
+                    (
+                        np.repeat(self.units[start:stop], repeats),
+                        (
+                            incidence.indices[entries],
+                            np.repeat(self.codes[start:stop] - first, repeats),
+                        ),
+                    ),
+                    shape=(items, behind - first),
+                ).toarray(),
+            )
+
+    def code_ranges(self, first: int, behind: int) -> Iterator[tuple[int, int, int]]:
+        """The (items, first code, first code behind) of classes within a range of codes."""
+        for (size, _, _), start, stop in zip(
+            self.classes, self.starts[:-1], self.starts[1:], strict=True
+        ):
+            left, right = max(start, first), min(stop, behind)
+            if left < right:
+                yield size, left, right
+
+    def table(self, both: int) -> _Numbers:
+        """Code -> sum of the overlaps of its users with a list, of ``both`` items together."""
+        shared = np.arange(self.radix)
+        # Two lists never share more than half of their items together.
+        one = np.where(2 * shared <= both, shared / np.maximum(both - shared, 1), 0.0)
+        table = one
+        for _ in range(self.users_per_code - 1):
+            table = np.add.outer(one, table).ravel()
+        return table
+
+    def unpack(self, tally: _Integers) -> _Integers:
+        """How often each code occurs -> how often each number of shared items does."""
+        if self.users_per_code == 1:
+            return tally
+        grid = tally.reshape((self.radix,) * self.users_per_code)
+        axes = range(self.users_per_code)
+        parts = [grid.sum(axis=tuple(a for a in axes if a != axis)) for axis in axes]
+        return np.asarray(np.sum(parts, axis=0))

@@ -1,0 +1,226 @@
+import itertools
+import json
+import math
+import statistics
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_personalization.daily import overlap as module
+from otel_personalization.daily.overlap import MIN_USERS, Overlap, overlap_of
+
+T_29 = 2.045229642132703
+"""The 97.5th percentile of Student's t with 29 degrees of freedom."""
+
+
+def reference(lists: list[set[str]], k: int) -> dict:
+    """From the definition: all pairs, by set operations."""
+    pairs = list(itertools.combinations(lists, 2))
+    overlaps = sorted(Fraction(len(a & b), len(a | b)) for a, b in pairs)
+    return {
+        "users": len(lists),
+        "pairs": len(pairs),
+        "mean": float(sum(overlaps) / len(pairs)) if pairs else None,
+        "identical_share": sum(a == b for a, b in pairs) / len(pairs) if pairs else None,
+        "short_share": sum(len(a) < k for a in lists) / len(lists),
+        "percentiles": {p: percentile(overlaps, p) for p in (50, 75, 90, 95, 99)} if pairs else {},
+    }
+
+
+def percentile(values: list[Fraction], percent: int) -> float:
+    """Of ascending ones, as SQL's percentile_cont."""
+    place = Fraction(percent, 100) * (len(values) - 1)
+    below, above = values[math.floor(place)], values[math.ceil(place)]
+    return float(below + (above - below) * (place - math.floor(place)))
+
+
+def variance(lists: list[set[str]]) -> float:
+    """Mean squared, less the mean product of two pairs without a user in common; or of pairs."""
+    users = range(len(lists))
+    overlap = {
+        (i, j): len(lists[i] & lists[j]) / len(lists[i] | lists[j])
+        for i, j in itertools.combinations(users, 2)
+    }
+    mean = statistics.fmean(overlap.values())
+    products = [
+        overlap[one] * overlap[other]
+        for one, other in itertools.combinations(overlap, 2)
+        if one[0] not in other and one[1] not in other
+    ]
+    of_users = mean**2 - statistics.fmean(products)
+    of_pairs = math.fsum((value - mean) ** 2 for value in overlap.values()) / len(overlap) ** 2
+    return max(of_users, of_pairs)
+
+
+def assert_equal(found: Overlap, expected: dict, tolerance: float = 1e-12) -> None:
+    assert (found.users, found.pairs) == (expected["users"], expected["pairs"])
+    assert found.mean == pytest.approx(expected["mean"], abs=tolerance)
+    assert found.identical_share == pytest.approx(expected["identical_share"], abs=tolerance)
+    assert found.short_share == pytest.approx(expected["short_share"], abs=tolerance)
+    if found.users < MIN_USERS:
+        assert (found.lower, found.upper, found.percentiles) == (None, None, None)
+    else:
+        assert found.percentiles == pytest.approx(expected["percentiles"], abs=tolerance)
+
+
+def arrow(lists: list[list[str]]) -> pa.Array:
+    return pa.array(lists, pa.list_(pa.string()))
+
+
+LISTS = st.integers(1, 20).flatmap(
+    lambda k: st.tuples(
+        st.just(k),
+        st.lists(
+            st.lists(st.sampled_from("abcdefghij'\"/ é€😀kl"), min_size=1, max_size=k, unique=True),
+            min_size=1,
+            max_size=40,
+        ),
+    )
+)
+
+
+@given(LISTS, st.booleans())
+def test_every_number_is_that_of_all_pairs_compared_as_sets(case, packed):
+    k, lists = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WORTH_PACKING", 0 if packed else 1000)
+        found = overlap_of(arrow(lists), k)
+    assert_equal(found, reference([set(one) for one in lists], k))
+
+
+@settings(max_examples=50)
+@given(LISTS)
+def test_small_tiles_and_blocks_change_nothing(case):
+    k, lists = case
+    whole = overlap_of(arrow(lists), k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WORTH_PACKING", 0)
+        patch.setattr(module, "_TILE_BYTES", 1)
+        patch.setattr(module, "_BLOCK_CODES", 3)
+        assert_equal(overlap_of(arrow(lists), k), reference([set(one) for one in lists], k))
+        assert overlap_of(arrow(lists), k).percentiles == whole.percentiles
+
+
+@pytest.mark.parametrize(("k", "users"), [(10, 1500), (20, 300), (200, 60), (300, 40)])
+def test_many_users_and_long_lists_of_all_lengths_are_exact(k, users):
+    random = np.random.default_rng(k)
+    lists = [
+        [str(int(item**2 * 3 * k)) for item in random.random(length)]
+        for length in random.integers(1, k + 1, users)
+    ]
+    lists[1], lists[2] = list(reversed(lists[0])), [f"own {n}" for n in range(k)]
+    sets = [set(one) for one in lists]
+    overlaps = sorted(len(a & b) / len(a | b) for a, b in itertools.combinations(sets, 2))
+    found = overlap_of(arrow(lists), k)
+    assert found.pairs == len(overlaps)
+    assert found.mean == pytest.approx(statistics.fmean(overlaps), rel=1e-12)
+    assert found.identical_share == overlaps.count(1.0) / len(overlaps)
+    hundredths = statistics.quantiles(overlaps, n=100, method="inclusive")
+    assert found.percentiles == pytest.approx(
+        {p: hundredths[p - 1] for p in (50, 75, 90, 95, 99)}, abs=1e-12
+    )
+
+
+@settings(max_examples=15)
+@given(st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=30, max_size=30))
+def test_the_interval_is_that_of_an_unbiased_variance_over_users(lists):
+    found = overlap_of(arrow([sorted(one) for one in lists]), 8)
+    assert 0 <= found.lower <= found.mean <= found.upper <= 1
+    if 0 < found.mean < 1:
+        odds = found.mean / (1 - found.mean)
+        margin = T_29 * math.sqrt(variance(lists)) / (found.mean * (1 - found.mean))
+        low, high = odds * math.exp(-margin), odds * math.exp(margin)
+        assert found.lower == pytest.approx(low / (1 + low), abs=1e-9)
+        assert found.upper == pytest.approx(high / (1 + high), abs=1e-9)
+
+
+def test_the_variance_is_the_jackknife_s_less_what_pairs_count_twice():
+    random = np.random.default_rng(3)
+    n = 12
+    upper = np.triu(random.random((n, n)), 1)
+    overlaps = upper + upper.T
+
+    def mean(users):
+        return upper[np.ix_(users, users)].sum() / math.comb(len(users), 2)
+
+    without = [mean([u for u in range(n) if u != left]) for left in range(n)]
+    jackknife = (n - 1) / n * sum((one - statistics.fmean(without)) ** 2 for one in without)
+    sums = overlaps.sum(axis=1)
+    squared = float(np.square(sums - sums.mean()).sum())
+    assert jackknife == pytest.approx(4 * squared / (n * (n - 1) * (n - 2) ** 2), rel=1e-12)
+    spread = squared / 4
+    assert module._standard_error(sums, spread) ** 2 == pytest.approx(
+        4 * (squared - spread) / (n * (n - 1) * (n - 2) * (n - 3)), rel=1e-12
+    )
+
+
+def test_known_values():
+    pair = overlap_of(arrow([["a", "b", "c"], ["b", "c", "d"]]), 3)
+    assert pair == Overlap(2, 1, 0.5, None, None, None, 0.0, 0.0)
+    assert overlap_of(arrow([["a", "b"], ["b", "a"]]), 2).identical_share == 1.0
+    assert overlap_of(arrow([["a"], ["b", "c"]]), 2).mean == 0.0
+    assert overlap_of(arrow([["a"], ["b", "c"]]), 2).short_share == 0.5
+
+
+def test_thirty_users_of_one_list_are_all_the_same_and_of_own_ones_all_different():
+    same = overlap_of(arrow([["a", "b"]] * 30), 2)
+    assert (same.mean, same.lower, same.upper, same.identical_share) == (1.0, 1.0, 1.0, 1.0)
+    assert set(same.percentiles.values()) == {1.0}
+    own = overlap_of(arrow([[str(n)] for n in range(30)]), 2)
+    assert (own.mean, own.lower, own.upper, own.identical_share) == (0.0, 0.0, 0.0, 0.0)
+    assert set(own.percentiles.values()) == {0.0}
+
+
+def test_no_list_is_nothing_and_one_has_no_pairs():
+    assert overlap_of(arrow([]), 10) is None
+    assert overlap_of(pa.chunked_array([], pa.list_(pa.string())), 10) is None
+    assert overlap_of(arrow([["a"]]), 10) == Overlap(1, 0, None, None, None, None, None, 1.0)
+
+
+def test_a_repeated_item_counts_once_and_order_says_nothing():
+    assert overlap_of(arrow([["a", "a", "b"], ["b", "a"]]), 3).mean == 1.0
+
+
+def test_chunks_slices_and_dictionaries_are_read_as_lists():
+    lists = [["x"], ["a", "b"], ["b", "c"], ["d"]]
+    expected = overlap_of(arrow(lists[1:]), 2)
+    assert overlap_of(arrow(lists)[1:], 2) == expected
+    chunks = pa.chunked_array([arrow(lists[1:2]), arrow(lists[2:])])
+    assert overlap_of(chunks, 2) == expected
+    codes = arrow(lists[1:])
+    encoded = pa.ListArray.from_arrays(codes.offsets, codes.values.dictionary_encode())
+    assert overlap_of(encoded, 2) == expected
+    assert overlap_of(arrow(lists[1:]).cast(pa.large_list(pa.string())), 2) == expected
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [[["a"], []], [["a"], ["a", "b", "c"]], [["a"], None], [["a"], [None]]],
+    ids=["empty", "too long", "null", "null item"],
+)
+def test_what_is_no_list_of_one_to_k_items_is_refused(lists):
+    with pytest.raises(ValueError, match="a list"):
+        overlap_of(arrow(lists), 2)
+
+
+def test_of_the_recorded_traces_it_is_that_of_the_definition():
+    import gzip
+
+    sample = Path(__file__).parents[1] / "data" / "traces.ndjson.gz"
+    lists = {}
+    with gzip.open(sample) as lines:
+        for trace in map(json.loads, lines):
+            items = [item["item_id"] for item in trace.get("final_items") or []][:10]
+            if items and trace.get("user_hash"):
+                lists[trace["user_hash"]] = items
+    assert len(lists) >= MIN_USERS
+    found = overlap_of(arrow(list(lists.values())), 10)
+    overlaps = [
+        len({*a} & {*b}) / len({*a} | {*b}) for a, b in itertools.combinations(lists.values(), 2)
+    ]
+    assert found.mean == pytest.approx(statistics.fmean(overlaps), rel=1e-12)
