@@ -278,6 +278,12 @@ def test_tables_are_written_between_the_marks_of_a_page(tmp_path):
     assert "| home | 60 | 5 | 5 | 1.00 | 0.800 |" in done.stdout
     assert "| shared bursts | 20,000 | daily |" in done.stdout
 
+    other = run(traces, "--days", "1", "--seeds", "1", "--windows", "5m", "1h", "--least", "1")
+    assert "--days 1 --seeds 1 --windows 5m 1h --least 1`" in other.stdout
+    healthy = "| decisions | 60 | flat | 0 |"
+    assert healthy in done.stdout
+    assert healthy not in other.stdout
+
     page.write_text("no marks")
     done = run(traces, "--days", "1", "--seeds", "1", "--write", page)
     assert done.returncode != 0

@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from monitoring.prometheus.values import load
+from monitoring.prometheus.values import check, load
 from monitoring.simulation.cases import DROPS, HEALTHY, Case, Found, Outcome, outcome
 from monitoring.simulation.ladder import Alert, alerts
 from monitoring.simulation.traffic import CLUSTERINGS, WHOLE_DECISIONS, Recorded, read_recording
@@ -198,6 +198,13 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=365, help="of each case and seed")
     parser.add_argument("--seeds", type=int, default=3, help="how many; they are 1, 2, ...")
     parser.add_argument("--quick", action="store_true", help="four weeks, one seed")
+    parser.add_argument(
+        "--windows",
+        nargs="+",
+        metavar="WINDOW",
+        help="of the page, instead of those of values.yaml",
+    )
+    parser.add_argument("--least", type=int, help="effective decisions, instead of values.yaml's")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables on this page")
     arguments = parser.parse_args()
     days, count = (28, 1) if arguments.quick else (arguments.days, arguments.seeds)
@@ -210,15 +217,23 @@ def main() -> None:
             f"{arguments.traces}: no surface with {MIN_RECORDED} decisions and a share of "
             f"{HEALTHY} or more: there is nothing to resample"
         )
-    of = alerts(load())
+    values, other = load(), ""
+    if arguments.windows:
+        values["personalization"]["windows"] = arguments.windows
+        other += f" --windows {' '.join(arguments.windows)}"
+    if arguments.least:
+        values["personalization"]["min_effective_decisions"] = arguments.least
+        other += f" --least {arguments.least}"
+    check(values)
+    of = alerts(values)
     chosen = cases(recorded)
     began = time.process_time()
     outcomes = simulate(recorded, chosen, of, days=days, seeds=range(1, count + 1))
     took = (time.process_time() - began) / 60
     text = (
         f"Simulated by `python -m monitoring.simulation {arguments.traces.name} --days {days} "
-        f"--seeds {count}` on {datetime.now(timezone.utc):%Y-%m-%d}, in {took:.0f} minutes of one "
-        f"core: {len(chosen)} cases, each of {days} days by {count} (seeds 1 to {count}); "
+        f"--seeds {count}{other}` on {datetime.now(timezone.utc):%Y-%m-%d}, in {took:.0f} minutes "
+        f"of one core: {len(chosen)} cases, each of {days} days by {count} (seeds 1 to {count}); "
         f"numpy {np.__version__}.\n\n" + report(recorded, outcomes, of)
     )
     if arguments.write:
