@@ -1,0 +1,206 @@
+import math
+import statistics
+from collections import Counter
+from decimal import Decimal, localcontext
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_personalization.daily import entropy as module
+from otel_personalization.daily.entropy import MIN_COVERAGE, MIN_GROUPS, Entropy, entropy_of
+
+T_29 = 2.045229642132703
+"""The 97.5th percentile of Student's t with 29 degrees of freedom."""
+
+
+def chao_wang_jost(counts: list[int]) -> float:
+    """Equation 7 of the paper, term by term, with 150 digits."""
+    counts = [count for count in counts if count]
+    n, once, twice = sum(counts), counts.count(1), counts.count(2)
+    with localcontext() as context:
+        context.prec = 150
+        seen = sum(
+            (Decimal(count) / n * sum(Decimal(1) / r for r in range(count, n)) for count in counts),
+            Decimal(0),
+        )
+        if twice:
+            rate = Decimal(2 * twice) / ((n - 1) * once + 2 * twice)
+        elif once:
+            rate = Decimal(2) / ((n - 1) * (once - 1) + 2)
+        else:
+            rate = Decimal(1)
+        if rate == 1:
+            return float(seen)
+        rest = -rate.ln() - sum((1 - rate) ** r / r for r in range(1, n))
+        return float(seen + Decimal(once) / n * (1 - rate) ** (1 - n) * rest)
+
+
+def plug_in(counts: list[int]) -> float:
+    n = sum(counts)
+    return -math.fsum(count / n * math.log(count / n) for count in counts if count)
+
+
+def of_counts(counts: list[int]) -> Entropy:
+    return entropy_of([0] * len(counts), range(len(counts)), counts)
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=25).filter(any))
+def test_the_estimate_is_that_of_the_paper(counts):
+    found = of_counts(counts)
+    n = sum(counts)
+    assert found.corrected == pytest.approx(chao_wang_jost(counts), abs=1e-12)
+    assert found.observed == pytest.approx(plug_in(counts), abs=1e-12)
+    assert found.effective_number == pytest.approx(math.exp(found.corrected))
+    assert found.sample_coverage == pytest.approx(1 - counts.count(1) / n)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[1] * 200, [1] * 199 + [2], [1, 399], [1, 2, 397], [1] * 3 + [2] * 50, [1] * 50 + [350]],
+)
+def test_the_part_of_what_was_not_seen_is_exact_at_its_edges(counts):
+    assert of_counts(counts).corrected == pytest.approx(chao_wang_jost(counts), rel=1e-13)
+
+
+def test_a_billion_items_are_as_precise_as_few():
+    n = 10**9
+    counts = [n // 2, n // 4, n // 4 - 30, *[1] * 20, *[2] * 5]
+    n = sum(counts)
+
+    def harmonic(x: int) -> float:
+        """1 + 1/2 + ... + 1/x less Euler's constant, by the asymptotic series from 1,000 on."""
+        if x < 1000:
+            return math.fsum(1 / r for r in range(1, x + 1)) - 0.57721566490153286
+        return math.log(x) + 1 / (2 * x) - 1 / (12 * x**2)
+
+    seen = math.fsum(c / n * (harmonic(n - 1) - harmonic(c - 1)) for c in counts)
+    rate = 10 / ((n - 1) * 20 + 10)
+    # sum of q^j / (n + j), nearly exp(z) E1(z) with z = n x rate = 0.5
+    z, step = n * rate, 1e-4
+    integral = math.fsum(
+        step * math.exp(-(x := math.exp(s))) / (1 + z / x)
+        for s in (-40 + step * i for i in range(int(44 / step)))
+    )
+    found = of_counts(counts)
+    assert found.corrected == pytest.approx(seen + 20 / n * integral, rel=1e-12)
+    assert found.corrected == pytest.approx(found.observed, abs=1e-6)
+
+
+def test_known_values():
+    assert of_counts([5]) == Entropy(0.0, 0.0, None, None, 1.0, 1.0, False)
+    assert of_counts([1]).sample_coverage == 0.0
+    assert of_counts([1]).corrected == 0.0
+    assert of_counts([100] * 8).observed == pytest.approx(math.log(8))
+    assert of_counts([10**6] * 8).corrected == pytest.approx(math.log(8), abs=1e-6)
+    # By hand: no value but one occurs once, and none but one twice; so A = 2 / 4.
+    unseen = 1 / 3 * 4 * (math.log(2) - 1 / 2 - 1 / 8)
+    assert of_counts([2, 1]).corrected == pytest.approx(2 / 3 * 1 / 2 + 1 / 3 * 3 / 2 + unseen)
+
+
+def test_nothing_served_has_no_entropy():
+    assert entropy_of([], [], []) is None
+    assert entropy_of([0, 3], [1, 2], [0, 0]) is None
+
+
+ENTRIES = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=150
+)
+
+
+@given(ENTRIES, st.randoms())
+def test_order_repetition_and_zeros_of_entries_change_nothing(entries, random):
+    whole = entropy_of(*zip(*entries, strict=True))
+    ones = [(group, value, 1) for group, value, count in entries for _ in range(count)]
+    random.shuffle(ones)
+    again = entropy_of(*zip(*ones, strict=True)) if ones else None
+    if whole is None or again is None:
+        assert whole is again
+        return
+    assert again.reliable == whole.reliable
+    numbers = ("corrected", "observed", "lower", "upper", "effective_number", "sample_coverage")
+    for name in numbers:
+        assert getattr(again, name) == pytest.approx(getattr(whole, name), abs=1e-11), name
+
+
+def jackknife(entries: list[tuple[int, int, int]]) -> tuple[float, float]:
+    """From the definition: every group left out in turn, and estimated anew."""
+    groups = sorted({group for group, _, _ in entries})
+    estimates = []
+    for left in (None, *groups):
+        counts: Counter[int] = Counter()
+        for group, value, count in entries:
+            if group != left:
+                counts[value] += count
+        estimates.append(of_counts(list(counts.values())).corrected)
+    whole, without = estimates[0], estimates[1:]
+    k, mean = len(groups), statistics.fmean(without)
+    error = math.sqrt((k - 1) / k * math.fsum((one - mean) ** 2 for one in without))
+    center = k * whole - (k - 1) * mean
+    return (
+        max(0.0, min(center - T_29 * error, whole)),
+        max(center + T_29 * error, whole),
+    )
+
+
+@settings(max_examples=25)
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=30, max_size=30))
+def test_the_interval_is_that_of_leaving_out_every_group_in_turn(values_of_groups):
+    entries = [(3 * g, value, 1) for g, values in enumerate(values_of_groups) for value in values]
+    found = entropy_of(*zip(*entries, strict=True))
+    if not found.reliable:
+        assert (found.lower, found.upper) == (None, None)
+        return
+    assert (found.lower, found.upper) == pytest.approx(jackknife(entries), abs=1e-9)
+    assert 0 <= found.lower <= found.corrected <= found.upper
+
+
+@given(ENTRIES)
+def test_reliable_is_what_many_groups_served_and_none_alone(entries):
+    found = entropy_of(*zip(*entries, strict=True))
+    owners: dict[int, set[int]] = {}
+    counts: Counter[int] = Counter()
+    for group, value, count in entries:
+        if count:
+            owners.setdefault(value, set()).add(group)
+            counts[value] += count
+    if found is None:
+        assert not counts
+        return
+    n = sum(counts.values())
+    once = sum(count == 1 for count in counts.values())
+    alone = sum(counts[value] for value, groups in owners.items() if len(groups) == 1)
+    groups = set().union(*owners.values())
+    assert found.reliable == (
+        len(groups) >= MIN_GROUPS and 1 - max(once, alone) / n >= MIN_COVERAGE
+    )
+
+
+def test_one_value_has_an_interval_without_width():
+    found = entropy_of(range(40), [2] * 40, [3] * 40)
+    assert (found.lower, found.corrected, found.upper) == (0.0, 0.0, pytest.approx(0, abs=1e-12))
+
+
+def test_large_and_small_counts_are_looked_up_alike():
+    random = np.random.default_rng(4)
+    few = random.integers(0, 50, 200)
+    assert module._weighted_digamma(few) == pytest.approx(
+        [module._weighted_digamma(np.array([x]))[0] for x in few], rel=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ([0], [0, 1], [1]),
+        ([-1], [0], [1]),
+        ([0], [-1], [1]),
+        ([0], [0], [-1]),
+        ([[0]], [[0]], [[1]]),
+    ],
+    ids=["lengths", "group", "value", "count", "shape"],
+)
+def test_what_is_no_count_is_refused(entries):
+    with pytest.raises(ValueError, match=r"negative|length"):
+        entropy_of(*entries)
