@@ -127,7 +127,8 @@ def plausible(rng: Random, day: date) -> Trace:
             del one["reasons"]
     if rng.random() < 0.5:
         arm = rng.choice(("control", "treatment"))
-        trace["extras"] |= {"bandit_experiment": "blend", "bandit_variant": arm}
+        experiment = rng.choice(("blend", "blend", "diversity"))
+        trace["extras"] |= {"bandit_experiment": experiment, "bandit_variant": arm}
         trace["bandit"] = {"bucket_key": f"ctx:device={rng.choice(('web', 'ios'))}|surface=home"}
     return trace
 
@@ -292,7 +293,7 @@ def odd_sources(rng: Random, trace: Trace) -> None:
 
 
 def odd_surface(rng: Random, trace: Trace) -> None:
-    put(rng, trace, "surface", "HOME ", " All", "\u00a0home\u3000", *NAMES, *NO_TEXT)
+    put(rng, trace, "surface", *("HOME ", " All", "\u00a0home\u3000") * 5, *NAMES, *NO_TEXT)
 
 
 def odd_namespace(rng: Random, trace: Trace) -> None:
@@ -320,7 +321,7 @@ def odd_bucket(rng: Random, trace: Trace) -> None:
         rng,
         part(trace, "bandit"),
         "bucket_key",
-        *("ctx:device=web|surface=home", "ctx:surface=home|device= TV ", "ctx:device=All"),
+        *("ctx:device=web|surface=home", *("ctx:surface=home|device= TV ",) * 6, "ctx:device=All"),
         *("ctx:", "ctx:surface=home", "ctx:device=", "ctx:device= |surface=x", "ctx:mydevice=tv"),
         *("ctx:device", "ctx:device=a=b", "ctx:surface=device=web", "ctx:device=ü|", "ctx:|||"),
         *NO_TEXT,

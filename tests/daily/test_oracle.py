@@ -179,6 +179,7 @@ def test_names_are_trimmed_and_lower_cased_and_kept_from_the_words_that_roll_up(
         line(surface=" All", extras={"cohort": "ALL", "device": "all"}),
         line(surface=None, extras={"cohort": " ", "device": 3}),
         line(namespace=" ", surface=7, org_id=None),
+        line(namespace=None, org_id=3),
     ]
     found = rows(lines)
     assert {(one["org_id"], one["namespace"]) for one in found} == {("o", "shop"), ("unknown",) * 2}
@@ -453,6 +454,7 @@ def test_experiment_and_variant_are_the_first_that_are_named():
 
     assert names() == ("none", "none")
     assert names(experiment=" E ", variant="none") == ("E", "none_")
+    assert names(experiment="ALL", variant=" all") == ("ALL", "all_")
     assert names({"bandit_experiment": "all", "bandit_variant": " "}, variant="V") == ("all_", "V")
     extras = {"bandit_experiment": 3, "experiment_variant": "x", "bandit_variant": "y"}
     assert names(extras, experiment="none", variant="z") == ("none_", "x")
@@ -706,17 +708,19 @@ def test_a_corpus_has_what_tests_need(corpus):
     assert {*hostile.NAMESPACES, "unknown", "all"} <= {one.namespace for one in decisions}
     assert {hostile.ORG, hostile.OTHER_ORG, "unknown"} == {one.org_id for one in decisions}
     assert sum(not one.decision_id for one in decisions) > 10
-    found = day_tables(corpus, hostile.CORPUS_DAYS[1], org=hostile.ORG)
-    cells = found[PERSONALIZATION]
+    found = [day_tables(corpus, day, org=hostile.ORG) for day in hostile.CORPUS_DAYS]
+    cells, blend, sources = (
+        [one for of_day in found for one in of_day[table]]
+        for table in (PERSONALIZATION, BLEND, SOURCES)
+    )
     assert {"unknown", "new", "returning", "vip", "all_"} <= {one["cohort"] for one in cells}
     assert {"unknown", "web", "tv"} <= {one["device"] for one in cells}
     assert "all_" in {one["surface"] for one in cells}
-    assert sum(one["jaccard_p99"] is not None for one in cells) >= 9
+    assert sum(one["jaccard_p99"] is not None for one in cells) > 4 * len(hostile.NAMESPACES)
     for of in oracle.DIMENSIONS:
         assert {one[f"entropy_{of}_reliable"] for one in cells} == {True, False}
-    blend = found[BLEND]
-    assert {"blend", "none", "none_", "all_"} <= {one["experiment"] for one in blend}
-    assert any(one["longest_empty_streak"] > 1 for one in found[SOURCES])
+    assert {"blend", "diversity", "none", "none_", "all_"} <= {one["experiment"] for one in blend}
+    assert any(one["longest_empty_streak"] > 1 for one in sources)
     repeated = len(decisions) - sum(
         len(oracle.once(one for one in decisions if one.instant.date() == day)) for day in days
     )
