@@ -7,10 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-# promtool takes minutes over days of samples.
-SLOW := tests/e2e/test_recorded_outage.py tests/e2e/test_simulation_rules.py
-
-.PHONY: e2e-slow help demo stack test test-oldest e2e lint rules mutate-rules simulate bench bench-collector docs clean
+.PHONY: help demo stack test test-oldest e2e lint rules mutate-rules simulate bench bench-collector docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,10 +25,7 @@ test-oldest: $(OLDEST)/.installed   ## run the tests with the oldest supported d
 	$(OLDEST)/bin/python -m pytest -p no:cacheprovider
 
 e2e: $(INSTALLED) tools   ## run the tests against real servers, a quarter of an hour
-	$(BIN)/python -m pytest tests/e2e $(addprefix --ignore=,$(SLOW))
-
-e2e-slow: $(INSTALLED) tools   ## run recorded and simulated days through the rules, many minutes
-	$(BIN)/python -m pytest $(SLOW)
+	$(BIN)/python -m pytest tests/e2e
 
 lint: $(INSTALLED)   ## run the linters and the type checker
 	$(BIN)/ruff format --check .
