@@ -52,6 +52,13 @@ $(AMTOOL):
 LOGQL_LINT_PARTS := $(addprefix monitoring/lint/,logql-lint.mjs package.json package-lock.json .npmrc)
 LOGQL_LINT := $(TOOLS)/logql-lint-$(firstword $(shell cat $(LOGQL_LINT_PARTS) | cksum))/logql-lint.mjs
 
+# Aside, in $(@D).part; what is there is moved when it is complete.
+define npm_installed
+	@npm --version >/dev/null 2>&1 || { echo "make e2e needs npm, $(2): https://nodejs.org"; exit 1; }
+	@rm -rf $(@D) $(@D).part && mkdir -p $(@D).part && cp $(1) $(@D).part
+	@npm ci --prefix $(@D).part --silent --no-audit --no-fund
+endef
+
 .PHONY: logql-lint
 
 e2e: logql-lint
@@ -60,7 +67,22 @@ logql-lint: $(LOGQL_LINT)
 	@mkdir -p $(TOOLS)/bin && ln -sf "../$(LOGQL_LINT:$(TOOLS)/%=%)" $(TOOLS)/bin/
 
 $(LOGQL_LINT):
-	@npm --version >/dev/null 2>&1 || { echo "make e2e needs npm, for Grafana's grammar of LogQL: https://nodejs.org"; exit 1; }
-	@rm -rf $(@D) $(@D).part && mkdir -p $(@D).part && cp $(LOGQL_LINT_PARTS) $(@D).part
-	@npm ci --prefix $(@D).part --silent --no-audit --no-fund
+	$(call npm_installed,$(LOGQL_LINT_PARTS),for Grafana's grammar of LogQL)
+	@mv $(@D).part $(@D)
+
+# What looks at the nightly report in a browser, for people who cannot see it as others do.
+AXE_PARTS := $(addprefix tests/e2e/axe/,package.json package-lock.json .npmrc)
+AXE := $(TOOLS)/axe-$(firstword $(shell cat $(AXE_PARTS) | cksum))/axe.min.js
+
+.PHONY: axe
+
+e2e: axe
+
+axe: $(AXE)
+	@mkdir -p $(TOOLS)/bin && ln -sf "../$(AXE:$(TOOLS)/%=%)" $(TOOLS)/bin/
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || echo "make e2e needs Chromium, too, which cannot be built like these: apt-get install chromium chromium-driver"
+
+$(AXE):
+	$(call npm_installed,$(AXE_PARTS),for axe-core)
+	@cp $(@D).part/node_modules/axe-core/axe.min.js $(@D).part/
 	@mv $(@D).part $(@D)

@@ -55,9 +55,9 @@ MONTHS: Final = tuple(
 
 _WIDTH: Final = 340
 """Points; one is a pixel where the page is 360 pixels wide."""
-_LABELS: Final = 104
+_LABELS: Final = 106
 """Points to the left of an axis of names."""
-_LABEL_CELLS: Final = 16
+_LABEL_CELLS: Final = 14
 """Latin letters that fit there; a Chinese one takes the place of two."""
 
 _BLUE, _ORANGE, _GREEN, _SKY, _RED, _PURPLE = (
@@ -164,6 +164,15 @@ def short(name: object, cells: int = _LABEL_CELLS) -> str:
     return text
 
 
+def _labels(names: Sequence[str], cells: int = _LABEL_CELLS) -> list[str]:
+    """Names cut to a width; those that look alike then are numbered, in their order."""
+    cut = [short(name, cells) for name in names]
+    return [
+        label if cut.count(label) == 1 else short(f"{at} {clean(name)}", cells)
+        for at, (label, name) in enumerate(zip(cut, names, strict=True), start=1)
+    ]
+
+
 def day_name(day: date) -> str:
     """A day of the year, such as ``3 Nov``."""
     return f"{day.day} {MONTHS[day.month - 1]}"
@@ -222,14 +231,14 @@ def share_by_surface(
         axes = drawing.axes(left=44, right=8, top=10, bottom=26)
         floor = [0.0] * len(days)
         legend = []
-        for index, name in enumerate((*shown, None)):
+        labels = (*_labels(shown, 40), f"{len(surfaces) - MAX_SHOWN} others")
+        for index, (name, label) in enumerate(zip((*shown, None), labels, strict=True)):
             if name is None and len(surfaces) <= MAX_SHOWN:
                 continue
             heights = [parts[name][day] for day in days]
             look = _look(index) if name is not None else {"facecolor": _OTHERS}
             axes.bar(places, heights, 0.86, floor, edgecolor="white", linewidth=0.6, **look)
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
-            label = short(name, 40) if name is not None else f"{len(surfaces) - MAX_SHOWN} others"
             legend.append(Swatch(label, _css(index) if name is not None else _OTHERS))
         # Bars begin at 0; above the highest only as much as it takes to name the next step.
         axes.set_ylim(0, min(1.0, 0.2 * (int(max(floor) / 0.2) + 1) + 0.02))
@@ -373,12 +382,10 @@ def overlap(
         narrow = max(int(262 / len(devices) / 6.2), 4)
         axes.set_xticks(
             [at + 0.5 for at in range(len(devices))],
-            [short(name, narrow) for name in devices],
+            _labels(devices, narrow),
         )
         axes.xaxis.tick_top()
-        axes.set_yticks(
-            [at + 0.5 for at in range(len(cohorts))], [short(name, 12) for name in cohorts]
-        )
+        axes.set_yticks([at + 0.5 for at in range(len(cohorts))], _labels(cohorts, 12))
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         return drawing.plot()
@@ -547,7 +554,7 @@ def _days(axes: Axes, first: date, last: date) -> None:
     """An axis of days, of which some four, and the last, are named."""
     count = (last - first).days + 1
     step = max(-(-count // 4), 1)
-    named = [place for place in range(count - 1, -1, -step) if place == count - 1 or place > 0]
+    named = list(range(count - 1, -1 if count <= 8 else 0, -step))
     axes.set_xticks(named, [day_name(first + timedelta(days=place)) for place in named])
     axes.set_xlim(-0.7, count - 0.3)
     if count > 1:
@@ -556,7 +563,7 @@ def _days(axes: Axes, first: date, last: date) -> None:
 
 def _names(axes: Axes, names: Sequence[str]) -> None:
     """An axis of names, the first on top."""
-    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.set_yticks(range(len(names)), _labels(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
