@@ -139,6 +139,16 @@ def test_the_interval_is_that_of_an_unbiased_variance_over_users(lists):
         assert found.upper == pytest.approx(high / (1 + high), abs=1e-9)
 
 
+def test_users_who_all_overlap_alike_have_the_uncertainty_of_their_pairs():
+    couples = [{f"of couple {n // 2}"} for n in range(30)]
+    found = overlap_of(arrow([sorted(one) for one in couples]), 1)
+    assert found.mean == 15 / 435
+    margin = T_29 * math.sqrt(variance(couples)) / (found.mean * (1 - found.mean))
+    odds = 15 / 420 * math.exp(margin)
+    assert found.upper == pytest.approx(odds / (1 + odds), abs=1e-12)
+    assert variance(couples) == pytest.approx(found.mean * (1 - found.mean) / 435)
+
+
 def test_the_variance_is_the_jackknife_s_less_what_pairs_count_twice():
     random = np.random.default_rng(3)
     n = 12
