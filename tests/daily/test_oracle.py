@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES
@@ -393,6 +393,7 @@ def test_the_corrected_entropy_is_the_published_one(times, observed, corrected):
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=40))
+@example([1] + [2] * 300)  # of 2^-600, what is left of the bracket
 def test_the_correction_is_the_series_that_its_bracket_leaves(times):
     """-log A is the sum of (1-A)^r / r over all r, so that r >= n are left: nothing is lost."""
     n, f1, f2 = sum(times), times.count(1), times.count(2)
@@ -435,9 +436,11 @@ def test_weights_are_the_most_frequent_ones_and_ties_the_smallest():
         {"alpha": 0.5, "beta": 1},
         {"alpha": 0.5, "beta": 1.0},  # the same setting
         {"alpha": 0.3, "beta": 2},
-        {"alpha": 0.3, "beta": True},  # no number
-        {"gamma": float("nan")},  # neither: a setting of nothing
-        {},  # the same
+        {"alpha": 0.3},
+        {"gamma": float("nan")},  # no number: a setting of nothing
+        {"gamma": True},  # the same
+        {"gamma": "1"},
+        {},
         None,
     ]
     found = row([line(effective_config=config) for config in configs], BLEND)
