@@ -20,7 +20,7 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -107,14 +107,14 @@ class Swatch:
 class Plot:
     """A drawing with its legend."""
 
-    svg: Markup
+    svg: Markup = field(repr=False)
     legend: tuple[Swatch, ...] = ()
     left_out: int = 0
     """Surfaces or variants that found no place."""
 
     def __html__(self) -> str:
         items = Markup("").join(
-            Markup('<li><span aria-hidden="true" style="{}">{}</span><bdi>{}</bdi></li>').format(
+            Markup('<li><span aria-hidden="true" style="{}">{}</span> <bdi>{}</bdi></li>').format(
                 f"{_SWATCH};background:{swatch.css}"
                 if swatch.css
                 else f"color:{swatch.colour};font-size:1.1em",
@@ -123,10 +123,16 @@ class Plot:
             )
             for swatch in self.legend
         )
-        legend = Markup('<ul class="legend">{}</ul>').format(items) if self.legend else ""
+        legend = (
+            Markup('<ul class="legend" style="list-style:none;padding:0">{}</ul>').format(items)
+            if self.legend
+            else ""
+        )
         return f"{legend}{self.svg}"
 
-    _repr_html_ = __html__
+    def _repr_html_(self) -> str:
+        """As Jupyter shows it, which has no style of the page's."""
+        return f'<div style="max-width:34rem">{self.__html__()}</div>'
 
 
 _SWATCH: Final = (
@@ -363,11 +369,11 @@ def overlap(
                     fill, texts = _GREY, (f"{mean:.2f}", _users(users))
                     ink = "#333333"
                 elif mean is not None:
-                    # Half of the scale's darkness is enough, and leaves all text dark on light.
-                    fill = shades(min(mean, 1.0) * 0.55)
+                    # Up to three fifths of the scale's darkness, so that all text is dark on light.
+                    fill = shades(0.6 * min(mean / (2 * OVERLAP_LIMIT), 1.0))
                     ink, texts = "black", (f"{mean:.2f}", _users(users))
                     if mean > OVERLAP_LIMIT:
-                        line = {"edgecolor": _RED, "linewidth": 2.5}
+                        line = {"edgecolor": _RED, "linewidth": 2.5, "zorder": 2}
                 box = {"facecolor": fill, "edgecolor": "white", "linewidth": 2} | line
                 inset = 0.03 if line else 0.0
                 axes.add_patch(
