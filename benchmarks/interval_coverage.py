@@ -1,0 +1,252 @@
+"""How often the 95 % intervals of the nightly job hold the truth: ``interval_coverage.md``.
+
+Run as ``python -m benchmarks.interval_coverage``. Users are drawn from populations whose overlap
+and entropy are known, or measured from many more; each has tastes of their own, and lists of
+different length. What is promised is 93 to 97 %. Seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from otel_personalization.daily.entropy import entropy_of
+from otel_personalization.daily.overlap import overlap_of
+
+RESULTS = Path(__file__).parent / "interval_coverage.md"
+FINDINGS = """\
+## Where it does not hold
+
+- Overlap of 30 users of whom one in five gets the fallback: how many of those are among
+  the 30 varies more than 30 users tell. From 100 users on it holds.
+- Entropy where only some repetitions are called reliable. They are those that by chance saw few
+  rare brands, so that their estimates are low.
+- Entropy of 2,000 brands of skew 1.5 up to 10,000 items: the tail is so thin that the coverage of
+  the sample is high while hundreds of brands are missing. The interval then is too low.
+
+Others that are bold are within two standard errors of what is promised, or too wide (2,000 brands
+of skew 0.5).
+"""
+"""Of the run that is on record; to be looked at again where figures change."""
+PROMISED = (0.93, 0.97)
+
+CATALOG = 2000
+TOPICS = 10
+K = 10
+OVERLAP_RUNS = {30: 1500, 100: 1000, 1000: 500, 5000: 250}
+"""Users -> repetitions."""
+TRUTH_USERS, TRUTH_RUNS = 5000, 40
+
+ITEMS_OF_USER = 15
+GROUPS = 256
+ENTROPY_RUNS = {300: 150, 1_000: 500, 3_000: 500, 10_000: 500, 100_000: 200}
+"""Items -> repetitions."""
+MIN_RELIABLE_RUNS = 50
+"""Under as many reliable ones, their coverage says nothing."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A population of users with lists.
+
+    A user likes one topic, whose items are twenty times as likely; popularity is 1 / rank^skew.
+    Four lists in five have K picks, the others fewer; picks that repeat one make them shorter.
+    """
+
+    name: str
+    skew: float
+    fallback: float = 0.0
+    """Share of users that get the same list, whatever they like."""
+
+    def lists(self, users: int, random: np.random.Generator) -> pa.ListArray:
+        """Draw users, and a list of each."""
+        popularity = np.arange(1, CATALOG + 1) ** -self.skew
+        likes = random.integers(0, TOPICS, users)
+        draws = random.random((users, K))
+        items = np.empty((users, K), np.int64)
+        for topic in range(TOPICS):
+            liked = np.where(np.arange(CATALOG) % TOPICS == topic, 20, 1)
+            shares = np.cumsum(popularity * liked)
+            of_topic = likes == topic
+            items[of_topic] = np.searchsorted(shares, draws[of_topic] * shares[-1], side="right")
+        items[random.random(users) < self.fallback] = np.arange(K)
+        lengths = np.where(random.random(users) < 0.8, K, random.integers(1, K + 1, users))
+        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        return pa.ListArray.from_arrays(offsets, items[np.arange(K) < lengths[:, None]])
+
+
+SHOPS = (
+    Shop("hardly anything in common", 0.3),
+    Shop("a long tail", 1.0),
+    Shop("a few favourites", 1.5),
+    Shop("a long tail; one in five gets the fallback", 1.0, 0.2),
+    Shop("a long tail; half get the fallback", 1.0, 0.5),
+)
+
+
+@dataclass(frozen=True)
+class Brands:
+    """A population of users that are served items of brands.
+
+    Brands have shares 1 / rank^skew. A user's own shares come from a Dirichlet distribution around
+    these, so that their mean is what the population has, drawn from as Polya's urn: the item of
+    place j repeats one of the user's j before with probability j / (concentration + j).
+    """
+
+    brands: int
+    skew: float
+    concentration: float
+    """The smaller, the fewer brands a user likes."""
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64]:
+        """Of each brand, in the population."""
+        weights = np.arange(1, self.brands + 1) ** -self.skew
+        return np.asarray(weights / weights.sum())
+
+    @property
+    def entropy(self) -> float:
+        """Of the population, in nats."""
+        return -math.fsum(self.shares * np.log(self.shares))
+
+    def served(
+        self, items: int, random: np.random.Generator
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Draw users: of each item, the group of its user, and the brand."""
+        users = items // ITEMS_OF_USER
+        ends = np.cumsum(self.shares)
+        brand = np.searchsorted(
+            ends, random.random((users, ITEMS_OF_USER)) * ends[-1], side="right"
+        )
+        everyone = np.arange(users)
+        for place in range(1, ITEMS_OF_USER):
+            repeats = random.random(users) < place / (self.concentration + place)
+            earlier = brand[everyone, random.integers(0, place, users)]
+            brand[:, place] = np.where(repeats, earlier, brand[:, place])
+        groups = random.integers(0, GROUPS, users)
+        return np.repeat(groups, ITEMS_OF_USER), brand.ravel()
+
+
+POPULATIONS = tuple(
+    Brands(brands, skew, concentration)
+    for brands in (20, 200, 2000)
+    for skew in (0.5, 1.0, 1.5)
+    for concentration in (10.0, 100.0)
+)
+
+
+def overlap_coverage(shop: Shop) -> tuple[float, list[float]]:
+    """The mean overlap of a population, and for each number of users the coverage."""
+    random = np.random.default_rng(1)
+
+    def overlap(users: int) -> Any:
+        return overlap_of(shop.lists(users, random), K)
+
+    truth = float(np.mean([overlap(TRUTH_USERS).mean for _ in range(TRUTH_RUNS)]))
+    coverages = []
+    for users, runs in OVERLAP_RUNS.items():
+        progress(f"overlap: {shop.name}, {users} users")
+        found = [overlap(users) for _ in range(runs)]
+        coverages.append(sum(one.lower <= truth <= one.upper for one in found) / runs)
+    return truth, coverages
+
+
+def entropy_coverage(population: Brands) -> list[tuple[float, float | None]]:
+    """For each number of items, the share of runs called reliable, and the coverage of those."""
+    random = np.random.default_rng(2)
+    coverages: list[tuple[float, float | None]] = []
+    for items, runs in ENTROPY_RUNS.items():
+        progress(f"entropy: {population}, {items} items")
+        held = []
+        for _ in range(runs):
+            groups, brand = population.served(items, random)
+            found = entropy_of(groups, brand, np.ones(len(brand), np.int64))
+            if found is not None and found.lower is not None and found.upper is not None:
+                held.append(found.lower <= population.entropy <= found.upper)
+        enough = len(held) >= MIN_RELIABLE_RUNS
+        coverages.append((len(held) / runs, float(np.mean(held)) if enough else None))
+    return coverages
+
+
+def progress(what: str) -> None:
+    """Say what runs, on a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{what}")
+
+
+def shown(coverage: float) -> str:
+    """A coverage, bold where it is not what is promised."""
+    text = f"{100 * coverage:.1f}"
+    return text if PROMISED[0] <= coverage <= PROMISED[1] else f"**{text}**"
+
+
+def row(cells: Sequence[str]) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(cells)} |\n"
+
+
+def main() -> None:
+    """Simulate, write down."""
+    text = f"""\
+# How often intervals hold the truth
+
+Of 95 % intervals, in per cent of repetitions; what is promised is 93 to 97, and what is not so is
+bold. Simulated by `python -m benchmarks.interval_coverage` on {time.strftime("%Y-%m-%d")}; its
+docstrings say how. It takes six minutes of one CPU.
+
+## Overlap
+
+Lists of up to {K} items out of {CATALOG:,}. Repetitions:
+{", ".join(f"{runs:,} of {users:,} users" for users, runs in OVERLAP_RUNS.items())}; so a figure is
+right to about 0.6, 0.7, 1.0 and 1.4 (its standard error).
+
+"""
+    text += row(["population", "mean overlap", *(f"{users:,} users" for users in OVERLAP_RUNS)])
+    text += row(["---"] * (2 + len(OVERLAP_RUNS)))
+    for shop in SHOPS:
+        truth, coverages = overlap_coverage(shop)
+        text += row([shop.name, f"{truth:.4f}", *map(shown, coverages)])
+    text += f"""
+## Entropy
+
+Items come from users with {ITEMS_OF_USER} each, in up to {GROUPS} groups; so 300 items are of 20
+users, and never called reliable. Taste is the concentration of a user's shares of brands around
+those of all: with 10, over a third of items are drawn from the user's own items before, with 100,
+one in sixteen. In brackets, the per cent of repetitions that were called reliable, where not all
+were; a dash where fewer than {MIN_RELIABLE_RUNS} repetitions were. A figure is right to about 1.0
+(1.6 of 100,000 items). Repetitions:
+{", ".join(f"{runs:,} of {items:,} items" for items, runs in ENTROPY_RUNS.items())}.
+
+"""
+    text += row(["brands", "skew", "taste", "entropy", *(f"{n:,} items" for n in ENTROPY_RUNS)])
+    text += row(["---"] * (4 + len(ENTROPY_RUNS)))
+    for population in POPULATIONS:
+        cells = []
+        for reliable, coverage in entropy_coverage(population):
+            cell = "-" if coverage is None else shown(coverage)
+            cells.append(cell if reliable in {0, 1} else f"{cell} ({100 * reliable:.0f})")
+        text += row(
+            [
+                f"{population.brands:,}",
+                f"{population.skew:g}",
+                f"{population.concentration:g}",
+                f"{population.entropy:.2f}",
+                *cells,
+            ]
+        )
+    progress("")
+    text += f"\n{FINDINGS}"
+    RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
