@@ -318,10 +318,13 @@ def _connected(url: str) -> Iterator[psycopg.Connection]:
     try:
         parts = conninfo_to_dict(url)
     except psycopg.ProgrammingError:  # it quotes what it cannot read, the password perhaps
+        parts = {"host": "@"}
+    # A password in which an @ or a / was left as it is ends up in these, and in what libpq says.
+    if any("@" in str(parts.get(name)) for name in ("host", "port", "dbname")):
         raise SourceError(
             "the address of PostgreSQL cannot be read",
-            "write postgresql://USER@HOST:PORT/DATABASE, with %40 for an @ within a password",
-        ) from None
+            "write postgresql://USER@HOST:PORT/DATABASE; in a password, %40 for @ and %2F for /",
+        )
     where = "PostgreSQL at " + str(parts.get("host") or parts.get("hostaddr") or "the default host")
     try:
         with psycopg.connect(
