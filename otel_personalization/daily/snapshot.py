@@ -321,9 +321,13 @@ def _decisions(
             "most_candidates": MAX_CANDIDATES,
         }
         try:
-            yield from connection.sql(_sql("decisions"), params=parameters).to_arrow_reader(
-                _BATCH_ROWS
-            )
+            statement = _sql("decisions")
+            if hasattr(duckdb.DuckDBPyRelation, "to_arrow_reader"):
+                found = connection.sql(statement, params=parameters)
+                yield from found.to_arrow_reader(_BATCH_ROWS)
+            else:  # DuckDB 1.4, whose sql() with parameters waits for the lock that batches() needs
+                older: Any = connection.execute(statement, parameters)
+                yield from older.fetch_record_batch(_BATCH_ROWS)
         except Exception:
             if failure:
                 raise failure[0] from None
