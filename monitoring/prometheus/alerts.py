@@ -452,7 +452,7 @@ def _faults(values: Values, alert: _Maker) -> Iterable[Rule]:
         "InternalErrors",
         either(
             f"{records.fault(errors)}{window}{{{names.KIND}!={patch}}} > {section['max_errors']}",
-            f"sum by (job, {names.KIND}) ({errors.prometheus_name}{{{names.KIND}={patch}}}) > 0",
+            f"{records.UNWRAPPED} > 0",
         ),
         why="A process whose target could not be wrapped counts nothing for as long as it lives.",
         to="ticket",

@@ -20,10 +20,11 @@ from monitoring.prometheus.promql import (
     grouped,
     grown,
     metric,
+    quoted,
 )
 from monitoring.prometheus.values import SECONDS, Values, pair_of, seconds
 from otel_personalization import conventions as names
-from otel_personalization.conventions import Counter
+from otel_personalization.conventions import Counter, InternalErrorKind
 
 PERSONALIZED: Final = "surface:recsys_personalized_per_served"
 REASONS: Final = "surface:recsys_reasons_per_served"
@@ -38,6 +39,7 @@ LOG_ESTIMATE: Final = "sample_rate:recsys_log_decisions:estimate"
 LOG_VARIANCE: Final = "sample_rate:recsys_log_decisions:variance"
 LOG_RATIO: Final = "recsys:recsys_log_decisions_per_decision:ratio"
 LOG_ERROR: Final = "recsys:recsys_log_decisions_per_decision:standard_error"
+UNWRAPPED: Final = "job_kind:otel_personalization_internal_errors:sum_patch"
 
 RATIOS: Final = {
     PERSONALIZED: (names.PERSONALIZED_ITEMS, names.SERVED_ITEMS),
@@ -340,7 +342,7 @@ def _views(values: Values) -> Iterable[Rule]:
         from_counters = f"{ratio}:ratio{window}"
         difference = either(
             f"abs({weighted} - {from_counters})",
-            f"0 * {from_counters} + Inf",
+            f"{from_counters} + Inf",
         )
         yield Rule(
             f"{VIEW_DIFFERENCE}{window}",
@@ -377,7 +379,7 @@ def _logs(values: Values, windows: Windows) -> Iterable[Rule]:
     before = f"sum(last_over_time({LOG_ESTIMATE}{base}[{logs['memory']}] offset {window}))"
     yield Rule(
         f"{LOG_RATIO}{window}",
-        f"{grouped(either(estimate, f'0 * {before}'))}\n/\n({decisions})\nand {before}",
+        f"{grouped(either(estimate, 'vector(0)'))}\n/\n({decisions})\nand {before}",
         "Where there were lines before the window began; else they were just switched on.",
     )
     yield Rule(
@@ -399,6 +401,12 @@ def _faults(values: Values, windows: Windows) -> Iterable[Rule]:
             f"{fault(counter)}{window}",
             f"sum by ({', '.join(by)}) (increase({counter.prometheus_name}[{window}]))",
         )
+    errors, patch = names.INTERNAL_ERRORS, quoted(InternalErrorKind.PATCH.value)
+    yield Rule(
+        UNWRAPPED,
+        f"sum by (job, {names.KIND}) ({errors.prometheus_name}{{{names.KIND}={patch}}})",
+        "Targets that could not be wrapped, for as long as their processes live.",
+    )
 
 
 def fault(counter: Counter) -> str:

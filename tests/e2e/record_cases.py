@@ -5,16 +5,21 @@ Cheap cases: those of alerts put in what is recorded, and these show that it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import product
 
 from monitoring.prometheus.recording import (
     COLD_START,
     EFFECTIVE,
+    LOG_ERROR,
     LOG_ESTIMATE,
+    LOG_RATIO,
     LOG_VARIANCE,
     PERSONALIZED,
     REASONS,
     REQUESTED_REASONS,
+    UNWRAPPED,
+    VIEW_DIFFERENCE,
 )
 from otel_personalization.conventions import DOCTOR_NAMESPACE
 from tests.e2e.promtool import Case, flat, stale, surface, total, value
@@ -75,6 +80,10 @@ def _raw(
         for labels, instance in ((one, "a"), (one, "b"), (two, "a"), (doctor, "a")):
             series[f"recsys_{name}_total{_process(labels, instance)}"] = grows
     series[f"recsys_{whole}_total{_process(no_parts, 'a')}"] = grows
+    if level == "namespace_source":
+        for name in (whole, *others):
+            other = one.replace("collaborative", "popularity")
+            series[f"recsys_{name}_total{_process(other, 'a')}"] = grows
     # Gone a minute before the window begins, and well within it.
     for labels, ago in ((before, minutes + 1), (within, minutes * 0.6)):
         series[f"recsys_{whole}_total{_process(labels, 'a')}"] = stale(total((1, round(now - ago))))
@@ -125,7 +134,7 @@ def _divided(window: str, ratios: list[str]) -> Case:
     whole = {"some": 100.0, "few": 0.5, "idle": 0.0}
     numbers = {
         "served_items": 1,
-        "served_items_squared": 20,
+        "served_items_squared": 1,
         "personalized_items": 0.6,
         "reason_items": 0.4,
         "reason_requested_items": 0.5,
@@ -141,7 +150,7 @@ def _divided(window: str, ratios: list[str]) -> Case:
             for where, number in whole.items()
         },
         [
-            value(f"{EFFECTIVE}{window}", 4, {some: 5, few: 0.025}),
+            value(f"{EFFECTIVE}{window}", 4, {some: 100, few: 0.5}),
             *(
                 value(f"{ratio}:ratio{window}", 4, dict.fromkeys((some, few), shares[ratio]))
                 for ratio in ratios
@@ -153,12 +162,12 @@ def _divided(window: str, ratios: list[str]) -> Case:
 def _of_rates(rates: Iterable[str]) -> Case:
     """Two processes for each rate; each writes a line a minute."""
     return Case(
-        "a line stands for those that its sample left out, and is as uncertain",
+        "a line stands for those that its sample left out, and is as uncertain; of known rates",
         {
             f'recsys_log_decisions_total{{instance="{instance}",sample_rate="{rate}"}}': total(
                 (1, 12)
             )
-            for rate in rates
+            for rate in (*rates, "0.3")
             for instance in "ab"
         },
         [
@@ -202,7 +211,7 @@ def _of_services() -> Case:
             f'job="{job}"}}'
         ] = total((1, 80))
     for name, more in labels.items():
-        kinds = ("one", "two") if more else ("",)
+        kinds = ("one", "two", "patch") if more else ("",)
         answer = {}
         for kind in kinds:
             its = more % kind if more else ""
@@ -214,7 +223,119 @@ def _of_services() -> Case:
         level = "job" + (more.partition("=")[0].replace(",", "_"))
         record = f"{level}:otel_personalization_{name}:increase1h"
         questions.append(value(f"round({record}, 0.01)", 80, answer))
+    # All that there were of those that live, not those of an hour.
+    questions.append(
+        value(
+            UNWRAPPED, 80, {'{job="ranking",kind="patch"}': 160, '{job="search",kind="patch"}': 80}
+        )
+    )
     return Case("faults, by service and kind", series, questions)
+
+
+def _view(view: str, ratio: str) -> list[Case]:
+    """What gateways derive of a surface, and how far it is from the counters."""
+    weighted, items = f"surface:{view}:weighted1h", "recsys_window_served_items"
+    doctor, media, late = (
+        surface("home", DOCTOR_NAMESPACE),
+        surface("home", "media"),
+        surface("late"),
+    )
+    far, few, without = surface("far"), surface("few"), surface("without")
+
+    def of_view(labels: str) -> str:
+        return labels.replace("}", f',view="{view}"}}')
+
+    return [
+        Case(
+            f"{view}: weighted by the items of its windows, over an hour",
+            {
+                # 0 of 600 items for 12 minutes, then 0.5 of 900 and 0.9 of 300 in turn; of another
+                # gateway 0.2 of 600; before the hour much else.
+                f"{view}{_process(HOME, 'a')}": [*flat(1, 49), *flat(0, 11), *[0.5, 0.9] * 24],
+                f"{items}{_process(HOME, 'a')}": [
+                    *flat(1e6, 48), 0, *flat(600, 11), *[900, 300] * 24,
+                ],
+                f"{view}{_process(HOME, 'b')}": flat(0.2, 109),
+                f"{items}{_process(HOME, 'b')}": [*flat(1e6, 48), 0, *flat(600, 59)],
+                f"{view}{media}": flat(0.3, 109),
+                f"{items}{media}": flat(600, 109),
+                f"{view}{doctor}": flat(0.7, 109),
+                f"{items}{doctor}": flat(600, 109),
+                # No rate for 20 minutes: as many items as later count for nothing.
+                f"{view}{late}": "_x90 1x9 0x9",
+                f"{items}{late}": "_x70 100x39",
+            },
+            [value(weighted, 109, {HOME: 0.34, media: 0.3, late: 0.5})],
+        ),
+        Case(
+            f"{view}: how far it is from the counters, where there are enough decisions",
+            {
+                **{f"{weighted}{where}": flat(0.5) for where in (far, few)},
+                **{f"{ratio}:ratio1h{where}": flat(0.6) for where in (far, few, without)},
+                **{f"{EFFECTIVE}1h{where}": flat(1000) for where in (far, without)},
+                f"{EFFECTIVE}1h{few}": flat(999.9),
+            },
+            [
+                value(
+                    f'{VIEW_DIFFERENCE}1h{{view="{view}"}}',
+                    50,
+                    {of_view(far): 0.1, of_view(without): float("inf")},
+                )
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def _lines(
+    what: str,
+    lines: Mapping[int, float],
+    decisions: Mapping[int, float],
+    ratio: float | None,
+    error: float | None,
+) -> Case:
+    """Lines of two rates, and decisions of two surfaces; a sample each half an hour.
+
+    Args:
+        what: it shows.
+        lines: minutes before now -> what is recorded of each rate; at other times there is nothing.
+        decisions: the same of each surface; at other times there are none.
+        ratio: of lines to decisions.
+        error: of the ratio.
+    """
+    now = 31 * 60
+    series: dict[str, str | list[float]] = {}
+    for record, rate in product((LOG_ESTIMATE, LOG_VARIANCE), ("1", "0.5")):
+        series[f'{record}5m{{sample_rate="{rate}"}}'] = " ".join(
+            f"{lines.get(now - at, '_')}" for at in range(0, now + 1, 30)
+        )
+    for where in (HOME, PDP):
+        series[f"surface:recsys_decisions:increase5m{where}"] = [
+            decisions.get(now - at, 0) for at in range(0, now + 1, 30)
+        ]
+    return Case(
+        f"lines per decision in six hours: {what}",
+        series,
+        [
+            value(f"{record}6h", now, {} if number is None else {"{}": number})
+            for record, number in ((LOG_RATIO, ratio), (LOG_ERROR, error))
+        ],
+        every=30,
+    )
+
+
+# Just before the window, just within it, and now: 10 of each surface.
+BEFORE = {390: 900.0}
+TWENTY = BEFORE | {330: 40, 0: 10}
+ERROR = round(10**0.5 / 20, 6)
+LINES = [
+    _lines("half of them", BEFORE | {330: 20, 0: 5}, TWENTY, 0.5, ERROR),
+    _lines("there were some before, if only just", {420: 1, 0: 25}, TWENTY, 0.5, ERROR),
+    _lines("there were none before", {300: 20, 0: 5}, TWENTY, None, ERROR),
+    _lines("none, but within a day before", {360 + 1410: 5}, TWENTY, 0, None),
+    _lines("none, nor within a day before", {360 + 1470: 5}, TWENTY, None, None),
+    _lines("no decisions", BEFORE | {330: 20, 0: 5}, BEFORE, None, None),
+    _lines("half a decision", BEFORE | {0: 0.1}, BEFORE | {0: 1.25}, 0.08, 0.4),
+]
 
 
 def _source(namespace: str) -> str:
@@ -247,4 +368,7 @@ RECORD_CASES = [
     *(_divided(window, ratios) for window, ratios in RATIOS.items()),
     _of_rates(["1", "0.5", "0.25", "0.2", "0.1", "0.05", "0.02", "0.01", "0.001"]),
     _of_services(),
+    *_view("personalized_impression_rate", PERSONALIZED),
+    *_view("reason_coverage_rate", REASONS),
+    *LINES,
 ]

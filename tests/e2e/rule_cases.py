@@ -11,6 +11,7 @@ from typing import Any
 from monitoring.prometheus.recording import (
     ACTIVE_HOURS,
     COLD_START,
+    DECLARED,
     EFFECTIVE,
     JUDGED_BY,
     LOG_ERROR,
@@ -27,6 +28,14 @@ HOME, PDP, CART, SEARCH = map(surface, ("home", "pdp", "cart", "search"))
 DAY = 24 * 60
 SOURCE = '{recsys_namespace="%s",source="collaborative"}'
 JOB = '{job="ranking"}'
+OF_RATIOS = (
+    "PersonalizationDrop",
+    "PersonalizationBelowBaseline",
+    "ReasonCoverageLow",
+    "RequestedReasonCoverageLow",
+    "ColdStartExposureOutOfBand",
+)
+"""But for those that hold for hours, or have windows of days."""
 
 
 def judged_at_the_edge(
@@ -38,18 +47,20 @@ def judged_at_the_edge(
     hold: int,
     keep: int = 0,
 ) -> Case:
-    """Below the threshold on one surface, on it on another; for as long as must be, and back."""
+    """Below the threshold on two surfaces at once, on it on another; for as long as must be, and
+    back on one of them."""
     ends = hold + 10
     questions = [
         firing(alert, hold - 1),
-        firing(alert, hold, HOME),
-        firing(alert, ends + keep, HOME) if keep else firing(alert, ends, HOME),
-        firing(alert, ends + keep + 1),
+        firing(alert, hold, HOME, CART),
+        firing(alert, ends + keep, HOME, CART),
+        firing(alert, ends + keep + 1, CART),
     ]
     return Case(
         f"{alert}: {below} fires after {hold} minutes, {at} does not, and ends {keep} minutes late",
         {
             ratio + HOME: [*flat(below, ends), *flat(1, keep + 10)],
+            ratio + CART: flat(below, ends + keep + 10),
             ratio + PDP: flat(at, ends + keep + 10),
         },
         questions,
@@ -67,6 +78,14 @@ def ladder(alert: str, ratio: str, windows: list[str], least: float) -> Case:
             [0.9] * (len(windows) - 1) + [0.1],
         ),
         "small": ([least - 0.1] * len(windows), [0.1] * len(windows)),
+        # Each window between the shortest and the longest.
+        **{
+            f"by {window}": (
+                [least - 0.1] * number + [least] * (len(windows) - number),
+                [0.9] * number + [0.1] + [0.9] * (len(windows) - number - 1),
+            )
+            for number, window in enumerate(windows[1:-1], 1)
+        },
     }
     series: dict[str, Any] = {}
     for name, (decisions, ratios) in surfaces.items():
@@ -93,13 +112,18 @@ def ladder(alert: str, ratio: str, windows: list[str], least: float) -> Case:
             by("healthy", windows[0]),
             by("longest", windows[-1]),
             by("small", "none"),
+            *(by(f"by {window}", window) for window in windows[1:-1]),
         ]
     )
     return Case(
         f"{alert}: the shortest window that holds {least:g} effective decisions decides",
         series,
         [
-            firing(alert, 50, surface("shortest"), surface("longest")),
+            firing(
+                alert,
+                50,
+                *map(surface, ("shortest", "longest", *(f"by {w}" for w in windows[1:-1]))),
+            ),
             value(f'surface:{JUDGED_BY}{{check="{alert}"}}', 50, chosen),
         ],
     )
@@ -165,22 +189,30 @@ PERSONALIZATION = [
     ),
     Case(
         "decisions of 1,000 items among small ones count as the few that they are",
-        # 100 decisions of 5 items and one of 1,000 a minute: (1500 n)^2 / (1002500 n) = 2.2 n.
+        # 100 decisions of 5 items and one of 1,000 a minute: (1500 n)^2 / (1002500 n) = 2.2 n. As
+        # many items at the same shares, 10 a decision, are enough for all.
         {
-            f"recsys_{part}_total{HOME}": total((growth, 120))
+            f"recsys_{part}_total{where}": total((growth, 140))
+            for where, squared in ((HOME, 1_002_500), (PDP, 15_000))
             for part, growth in (
                 ("served_items", 1500),
-                ("served_items_squared", 1_002_500),
+                ("served_items_squared", squared),
                 ("personalized_items", 300),
+                ("reason_items", 300),
+                ("reason_requested_items", 1000),
+                ("cold_start_impressions", 1000),
             )
         },
         [
-            value(f"round({EFFECTIVE}1h, 1)", 110, {HOME: 135}),
-            firing("PersonalizationDrop", 110),
+            value(f"round({EFFECTIVE}1h, 1)", 130, {HOME: 135, PDP: 9000}),
+            *(firing(alert, 130, PDP) for alert in OF_RATIOS),
             value(
                 f'surface:{JUDGED_BY}{{check="PersonalizationDrop"}}',
-                110,
-                {HOME.replace("{", '{check="PersonalizationDrop",'): 0},
+                130,
+                {
+                    where.replace("{", '{check="PersonalizationDrop",'): seconds
+                    for where, seconds in ((HOME, 0), (PDP, 1800))
+                },
             ),
         ],
     ),
@@ -267,11 +299,12 @@ COLD_STARTS = [
             f"{COLD_START}:ratio_judged{HOME}": [*flat(0.201, 15), *flat(0.1, 10)],
             f"{COLD_START}:ratio_judged{PDP}": flat(0.2),
             f"{COLD_START}:ratio_judged{CART}": flat(0),
+            f"{COLD_START}:ratio_judged{SEARCH}": flat(1),
         },
         [
             firing("ColdStartExposureOutOfBand", 4),
-            firing("ColdStartExposureOutOfBand", 5, HOME),
-            firing("ColdStartExposureOutOfBand", 16),
+            firing("ColdStartExposureOutOfBand", 5, HOME, SEARCH),
+            firing("ColdStartExposureOutOfBand", 16, SEARCH),
         ],
     ),
     Case(
@@ -281,8 +314,20 @@ COLD_STARTS = [
             f"{COLD_START}:ratio6h{PDP}": flat(0.5),
             f"{EFFECTIVE}6h{HOME}": flat(1000),
             f"{EFFECTIVE}6h{PDP}": flat(999.9),
+            f"surface:recsys_served_items:increase6h{HOME}": flat(1),
+            f"surface:recsys_served_items:increase6h{PDP}": flat(1),
         },
-        [firing("ColdStartExposureOutOfBand", 50, HOME)],
+        [
+            firing("ColdStartExposureOutOfBand", 50, HOME),
+            value(
+                f'surface:{JUDGED_BY}{{check="ColdStartExposureOutOfBand"}}',
+                50,
+                {
+                    where.replace("{", '{check="ColdStartExposureOutOfBand",'): seconds
+                    for where, seconds in ((HOME, 21600), (PDP, 0))
+                },
+            ),
+        ],
     ),
 ]
 
@@ -323,6 +368,7 @@ SOURCES = [
             for namespace, found in (
                 ("shortest", (0, 1, 1)),
                 ("healthy", (1, 0, 0)),
+                ("middle", (1, 0, 1)),
                 ("longest", (1, 1, 0)),
                 ("small", (0, 0, 0)),
             )
@@ -333,6 +379,7 @@ SOURCES = [
             for namespace, number in (
                 ("shortest", (50, 50, 50)),
                 ("healthy", (50, 50, 50)),
+                ("middle", (49.9, 50, 50)),
                 ("longest", (49.9, 49.9, 50)),
                 ("small", (49.9, 49.9, 49.9)),
             )
@@ -340,10 +387,12 @@ SOURCES = [
         }
         | {
             _found(namespace, "7d"): flat(1)
-            for namespace in ("shortest", "healthy", "longest", "small")
-        },
+            for namespace in ("shortest", "healthy", "middle", "longest", "small")
+        }
+        # An hour without any process, which had some before.
+        | {_decided("gone", "6h"): flat(1)},
         [
-            firing(EMPTY, 50, SOURCE % "shortest", SOURCE % "longest"),
+            firing(EMPTY, 50, *(SOURCE % which for which in ("shortest", "middle", "longest"))),
             value(
                 f"namespace_source:{JUDGED_BY}",
                 50,
@@ -352,8 +401,10 @@ SOURCES = [
                     for namespace, seconds in (
                         ("shortest", 600),
                         ("healthy", 600),
+                        ("middle", 3600),
                         ("longest", 21600),
                         ("small", 0),
+                        ("gone", 0),
                     )
                 },
             ),
@@ -377,36 +428,78 @@ SOURCES = [
     ),
 ]
 
+DUE = 54 * 60
+"""At 6:00 of the second day after a day began that is the newest, it is late."""
+
+
+def _pushed(where: str, by: str) -> str:
+    return where.replace("}", f',job="{by}"}}')
+
+
 DAILY = [
     Case(
         "CatalogOverlapSpike: above 35 % on two days of data, for 15 minutes; ends an hour late",
         {
             f"catalog_overlap_pct{HOME}": [*flat(35.1, 20), *flat(35, 100)],
             f"catalog_overlap_pct_previous_day{HOME}": flat(35.1, 120),
+            # Of two jobs that push, the greater.
+            f"catalog_overlap_pct{_pushed(SEARCH, 'a')}": flat(60, 120),
+            f"catalog_overlap_pct{_pushed(SEARCH, 'b')}": flat(0, 120),
+            f"catalog_overlap_pct_previous_day{_pushed(SEARCH, 'a')}": flat(0, 120),
+            f"catalog_overlap_pct_previous_day{_pushed(SEARCH, 'b')}": flat(60, 120),
             f"catalog_overlap_pct{PDP}": flat(60, 120),
             f"catalog_overlap_pct_previous_day{PDP}": flat(35, 120),
             f"catalog_overlap_pct{CART}": flat(60, 120),
-            f"catalog_overlap_pct{SEARCH}": flat(35, 120),
-            f"catalog_overlap_pct_previous_day{SEARCH}": flat(60, 120),
+            f"catalog_overlap_pct{surface('home', 'media')}": flat(35, 120),
+            f"catalog_overlap_pct_previous_day{surface('home', 'media')}": flat(60, 120),
         },
         [
             firing("CatalogOverlapSpike", 14),
-            firing("CatalogOverlapSpike", 15, HOME),
-            firing("CatalogOverlapSpike", 80, HOME),
-            firing("CatalogOverlapSpike", 81),
+            firing("CatalogOverlapSpike", 15, HOME, SEARCH),
+            firing("CatalogOverlapSpike", 80, HOME, SEARCH),
+            firing("CatalogOverlapSpike", 81, SEARCH),
+        ],
+    ),
+    Case(
+        "CatalogOverlapSpike: a Pushgateway that is away for ten minutes does not end it",
+        {
+            f"catalog_overlap_pct{HOME}": "40x30 stale _x9 40x60",
+            f"catalog_overlap_pct_previous_day{HOME}": "40x30 stale _x9 40x60",
+        },
+        [firing("CatalogOverlapSpike", minute, HOME) for minute in (20, 31, 40, 41, 50, 60, 90)],
+    ),
+    Case(
+        "DailyJobLate: a Pushgateway may be away for less than a quarter of an hour",
+        {"personalization_daily_date_seconds": f"86400x{DUE + 10} stale _x14 86400x50 stale"},
+        [
+            firing("DailyJobLate", DUE + 25),
+            firing("DailyJobLate", DUE + 40),
+            firing("DailyJobLate", DUE + 77 + 14),
+            firing("DailyJobLate", DUE + 77 + 15, "{}"),
         ],
     ),
     Case(
         "DailyJobLate: yesterday is due at 6:00, and a quarter of an hour is given",
-        {"personalization_daily_date_seconds": [*flat(0, 670), *flat(86400, 400)]},
+        {
+            # 1 January is there, and from 7:10 of the 3rd on 2 January; of two jobs the newer day.
+            "personalization_daily_date_seconds": [*flat(0, DUE + 69), *flat(86400, DAY)],
+            'personalization_daily_date_seconds{job="another"}': flat(-86400, DUE + DAY + 70),
+        },
         [
-            firing("DailyJobLate", 54 * 60 + 10),
-            firing("DailyJobLate", 54 * 60 + 15, "{}"),
-            firing("DailyJobLate", 56 * 60),
-            firing("DailyJobLate", 78 * 60 + 10),
-            firing("DailyJobLate", 78 * 60 + 15, "{}"),
+            firing("DailyJobLate", DUE - 1),
+            firing("DailyJobLate", DUE),
+            firing("DailyJobLate", DUE + 14),
+            firing("DailyJobLate", DUE + 15, "{}"),
+            firing("DailyJobLate", DUE + 69, "{}"),
+            firing("DailyJobLate", DUE + 70),
+            firing("DailyJobLate", DUE + DAY + 14),
+            firing("DailyJobLate", DUE + DAY + 15, "{}"),
         ],
-        every=5,
+    ),
+    Case(
+        "DailyJobLate: a day that comes at 6:00, or within a quarter of an hour, is in time",
+        {"personalization_daily_date_seconds": [*flat(0, DUE + 14), *flat(86400, DAY)]},
+        [firing("DailyJobLate", DUE + after) for after in (0, 14, 15, 16, 30, 60)],
     ),
     Case(
         "DailyJobLate: no day at all is late",
@@ -416,12 +509,19 @@ DAILY = [
     ),
     Case(
         "DailyJobFailed: for a quarter of an hour, until a run succeeds",
-        {f"personalization_daily_last_run_success{JOB}": [1, *flat(0, 30), *flat(1, 30)]},
+        {
+            f"personalization_daily_last_run_success{JOB}": [1, *flat(0, 30), *flat(1, 30)],
+            'personalization_daily_last_run_success{job="fine"}': flat(1),
+            # Of two instances the one that failed.
+            'personalization_daily_last_run_success{job="two",instance="a"}': flat(1),
+            'personalization_daily_last_run_success{job="two",instance="b"}': flat(0),
+        },
         [
-            firing("DailyJobFailed", 15),
-            firing("DailyJobFailed", 16, JOB),
-            firing("DailyJobFailed", 31, JOB),
-            firing("DailyJobFailed", 32),
+            firing("DailyJobFailed", 14),
+            firing("DailyJobFailed", 15, '{job="two"}'),
+            firing("DailyJobFailed", 16, JOB, '{job="two"}'),
+            firing("DailyJobFailed", 31, JOB, '{job="two"}'),
+            firing("DailyJobFailed", 32, '{job="two"}'),
         ],
     ),
 ]
@@ -433,6 +533,8 @@ TELEMETRY = [
         {
             f"{ACTIVE_HOURS}{HOME}": stale(flat(20, 30)),
             f"recsys_decisions_total{HOME}": stale(flat(7, 30)),
+            f"{ACTIVE_HOURS}{SEARCH}": stale(flat(24, 30)),
+            f"recsys_decisions_total{SEARCH}": stale(flat(7, 30)),
             f"{ACTIVE_HOURS}{PDP}": stale(flat(19, 30)),
             f"recsys_decisions_total{PDP}": stale(flat(7, 30)),
             f"{ACTIVE_HOURS}{CART}": flat(24, 2 * DAY),
@@ -440,8 +542,8 @@ TELEMETRY = [
         },
         [
             firing(ABSENT, 40),
-            firing(ABSENT, 41, HOME),
-            firing(ABSENT, DAY + 29, HOME),
+            firing(ABSENT, 41, HOME, SEARCH),
+            firing(ABSENT, DAY + 29, HOME, SEARCH),
             firing(ABSENT, DAY + 31),
             firing("TelemetryAbsentAll", 2 * DAY),
         ],
@@ -453,6 +555,20 @@ TELEMETRY = [
             f"recsys_decisions_total{PDP}": total((0, 180), (1, 19 * 60), (0, 120)),
         },
         [value(ACTIVE_HOURS, DAY - 30, {HOME: 20, PDP: 19})],
+    ),
+    Case(
+        "an hour with a little within 55 minutes of its end is one; none of a surface that is gone",
+        {
+            # At 7 minutes past each hour; at 4, which is before.
+            f"surface:recsys_decisions:increase5m{HOME}": [
+                0.5 if n % 60 == 7 else 0 for n in range(301)
+            ],
+            f"surface:recsys_decisions:increase5m{PDP}": [
+                0.5 if n % 60 == 4 else 0 for n in range(301)
+            ],
+            f"surface:recsys_decisions:increase5m{CART}": stale(flat(5, 240)),
+        },
+        [value(ACTIVE_HOURS, 300, {HOME: 5}), value(ACTIVE_HOURS, 240, {HOME: 4, CART: 5})],
     ),
     Case(
         "no more than the last 24 hours are counted",
@@ -479,17 +595,19 @@ def _view(where: str, view: str = "personalized_impression_rate") -> str:
     return where.replace("}", f',view="{view}"}}')
 
 
+ERRORS = "job_kind:otel_personalization_internal_errors"
 PIPELINE = [
     Case(
         "ViewDisagrees: more than two points apart for half an hour",
         {
-            f"{VIEW_DIFFERENCE}1h{_view(HOME)}": [*flat(0.021, 40), *flat(0.02, 10)],
+            f"{VIEW_DIFFERENCE}1h{_view(HOME)}": [*flat(0.0201, 40), *flat(0.02, 10)],
+            f"{VIEW_DIFFERENCE}1h{_view(HOME, 'reason_coverage_rate')}": flat(float("inf")),
             f"{VIEW_DIFFERENCE}1h{_view(PDP)}": flat(0.02),
         },
         [
             firing("ViewDisagrees", 29),
-            firing("ViewDisagrees", 30, _view(HOME)),
-            firing("ViewDisagrees", 41),
+            firing("ViewDisagrees", 30, _view(HOME), _view(HOME, "reason_coverage_rate")),
+            firing("ViewDisagrees", 41, _view(HOME, "reason_coverage_rate")),
         ],
     ),
     Case(
@@ -509,24 +627,40 @@ PIPELINE = [
             )
         ],
     ),
-    Case(
-        "LogsDisagree: beyond 0.8 to 1.2 of 1,000 decisions for half an hour",
-        {
-            f"surface:recsys_decisions:increase5m{HOME}": [*flat(0, 358), *flat(14, 400)],
-            f"{LOG_RATIO}6h": [*flat(0.79, 700), *flat(0.8, 60)],
-        },
-        # 14 in each of 358 minutes, by 5: 1,002.
-        [
-            firing("LogsDisagree", 700),
-            firing("LogsDisagree", 359 + 357 + 30),
-        ],
+    *(
+        Case(
+            f"LogsDisagree: {decisions} decisions in six hours, of two surfaces",
+            # 360 records of what happened in five minutes each; 361 in Prometheus 2.
+            {
+                f"surface:recsys_decisions:increase5m{where}": flat(decisions / 2 / 72, 490)
+                for where in (HOME, PDP)
+            }
+            | {f"{LOG_RATIO}6h": flat(0.79, 490)},
+            [firing("LogsDisagree", 480, *fires)],
+        )
+        for decisions, fires in ((1001, ["{}"]), (996, []))
     ),
     Case(
-        "LogsDisagree: too few lines, and too many, but not if chance explains it",
+        "LogsDisagree: beyond 0.8 to 1.2 for half an hour, but not if chance explains it",
+        # 100 in each of 50 minutes, by 5: 1,000.
         {
-            f"surface:recsys_decisions:increase5m{HOME}": flat(100, 400),
-            f"{LOG_RATIO}6h": [*flat(0.79, 160), *flat(1.21, 140), *flat(1.2, 100)],
-            f"{LOG_ERROR}6h": [*flat(0.0, 200), *flat(0.0526, 40), *flat(0.0, 160)],
+            f"surface:recsys_decisions:increase5m{HOME}": flat(100, 600),
+            f"{LOG_RATIO}6h": [
+                *flat(0.799, 160),
+                *flat(1.201, 140),
+                *flat(1.2, 50),
+                *flat(0.75, 100),
+                *flat(0.8, 100),
+            ],
+            # 4 times 0.0503 is 0.2012, and 4 times 0.0625 a quarter.
+            f"{LOG_ERROR}6h": [
+                *flat(0.0, 200),
+                *flat(0.0503, 40),
+                *flat(0.0, 111),
+                *flat(0.0625, 50),
+                *flat(0.0624, 48),
+                *flat(0.0, 100),
+            ],
         },
         [
             firing("LogsDisagree", 78),
@@ -535,7 +669,11 @@ PIPELINE = [
             firing("LogsDisagree", 202),
             firing("LogsDisagree", 271),
             firing("LogsDisagree", 272, "{}"),
-            firing("LogsDisagree", 302),
+            firing("LogsDisagree", 303),
+            firing("LogsDisagree", 400),
+            firing("LogsDisagree", 450, "{}"),
+            firing("LogsDisagree", 460),
+            firing("LogsDisagree", 500),
         ],
     ),
     Case(
@@ -587,22 +725,31 @@ PIPELINE = [
     Case(
         "InternalErrors: more than 5 an hour; one target that could not be wrapped, for ever",
         {
-            'job_kind:otel_personalization_internal_errors:increase1h{job="ranking",kind="log"}': (
-                flat(5.1, DAY)
-            ),
-            'job_kind:otel_personalization_internal_errors:increase1h{job="few",kind="log"}': (
-                flat(5, DAY)
-            ),
-            'otel_personalization_internal_errors_total{job="ranking",kind="patch"}': flat(1, DAY),
-            'otel_personalization_internal_errors_total{job="fine",kind="patch"}': flat(0, DAY),
+            **{
+                f'{ERRORS}:increase1h{{job="{job}",kind="{kind}"}}': flat(count, DAY)
+                for job, kind, count in (
+                    ("ranking", "log", 5.1),
+                    ("few", "log", 5),
+                    # Of a process that is gone.
+                    ("ranking", "patch", 9),
+                )
+            },
+            **{
+                f'{ERRORS.partition(":")[2]}_total{{job="{job}",kind="{kind}"}}': flat(count, DAY)
+                for job, kind, count in (
+                    ("other", "patch", 1),
+                    ("fine", "patch", 0),
+                    ("fine", "log", 1),
+                )
+            },
         },
         [
             firing("InternalErrors", 4),
-            firing(
-                "InternalErrors",
-                DAY,
-                '{job="ranking",kind="log"}',
-                '{job="ranking",kind="patch"}',
+            *(
+                firing(
+                    "InternalErrors", m, '{job="ranking",kind="log"}', '{job="other",kind="patch"}'
+                )
+                for m in (5, DAY)
             ),
         ],
     ),
@@ -668,28 +815,49 @@ OWN_CASES = [
     Case(
         "ColdStartExposureOutOfBand: a surface's own band",
         {
-            f"{COLD_START}:ratio_judged{HOME}": [*flat(0.099, 9), *flat(0.1, 9), *flat(0.301, 9)],
-            f"{COLD_START}:ratio_judged{PDP}": flat(0.2),
+            f"{COLD_START}:ratio_judged{HOME}": [
+                *flat(0.099, 9),
+                *flat(0.1, 9),
+                *flat(0.3, 9),
+                *flat(0.301, 9),
+            ],
+            f"{COLD_START}:ratio_judged{PDP}": flat(0.2, 40),
         },
         [
             firing("ColdStartExposureOutOfBand", 9, HOME),
             firing("ColdStartExposureOutOfBand", 12),
-            firing("ColdStartExposureOutOfBand", 25, HOME),
+            firing("ColdStartExposureOutOfBand", 19),
+            firing("ColdStartExposureOutOfBand", 29),
+            firing("ColdStartExposureOutOfBand", 36, HOME),
+            value(f"{COLD_START}:floor", 36, {HOME: 0.1, PDP: 0}),
+            value(f"{COLD_START}:ceiling", 36, {HOME: 0.3, PDP: 0.2}),
         ],
     ),
     Case(
         "TelemetryAbsent: a declared surface, for ever, though it never was there",
         {f"recsys_decisions_total{PDP}": flat(7, 3 * DAY // 5)},
-        [firing(ABSENT, 5), firing(ABSENT, 10, HOME), firing(ABSENT, 3 * DAY, HOME)],
+        [
+            firing(ABSENT, 5),
+            firing(ABSENT, 10, HOME),
+            firing(ABSENT, 3 * DAY, HOME),
+            value(DECLARED, 10, {HOME: 1}),
+        ],
         every=5,
     ),
     Case(
         "CollaborativeSourceEmpty: always, never, and the rest by what was",
         {
-            _found(namespace, window): flat(0 if window == "_judged" else found)
+            _found(namespace, window): (
+                flat(found) if window == "7d" else [*flat(0, 20), *flat(0.2, 40)]
+            )
             for namespace, found in (("media", 0), ("launch", 1), ("shop", 1), ("cold", 0))
             for window in ("_judged", "7d")
         },
-        [firing(EMPTY, 50, SOURCE % "media", SOURCE % "shop")],
+        [
+            firing(EMPTY, 4),
+            firing(EMPTY, 5, SOURCE % "media", SOURCE % "shop"),
+            firing(EMPTY, 35, SOURCE % "media", SOURCE % "shop"),
+            firing(EMPTY, 36),
+        ],
     ),
 ]
