@@ -22,7 +22,7 @@ from tests.e2e.promtool import (
     value,
 )
 
-HOME, PDP = surface("home"), surface("pdp")
+HOME, PDP, CART = map(surface, ("home", "pdp", "cart"))
 ALERTS = [
     rule["alert"]
     for group in groups_of(build(load()))
@@ -46,8 +46,11 @@ def process(
     decisions: int = 40,
     *,
     idle: int = 0,
+    reasons: float = 0.9,
+    cold_start: float = 0.1,
+    candidates: int = 20,
 ) -> Series:
-    """A process that decides each minute, 10 items each.
+    """A process that decides each minute, 10 items each. Callers ask for reasons of 90 % of them.
 
     Args:
         labels: of the surface.
@@ -56,6 +59,9 @@ def process(
         share: of personalised items.
         decisions: a minute.
         idle: for so many minutes it goes on, but decides nothing more.
+        reasons: share of items with a reason.
+        cold_start: share of cold-start items.
+        candidates: of the collaborative source, for each decision.
     """
     items = decisions * 10
     grown = {
@@ -64,10 +70,10 @@ def process(
         "recsys_served_items_squared_total": items * 10,
         "recsys_personalized_items_total": items * share,
         "recsys_reason_requested_items_total": items * 0.9,
-        "recsys_reason_items_total": items * 0.9,
-        "recsys_cold_start_impressions_total": items * 0.1,
+        "recsys_reason_items_total": items * reasons,
+        "recsys_cold_start_impressions_total": items * cold_start,
         'recsys_candidate_source_decisions_total{source="collaborative"}': decisions,
-        'recsys_candidates_total{source="collaborative"}': decisions * 20,
+        'recsys_candidates_total{source="collaborative"}': decisions * candidates,
     }
     own = labels.strip("{}") + f',instance="{instance}",job="ranking"'
     return {
@@ -89,6 +95,20 @@ def _living(growth: float, lives: Sequence[tuple[int, int]], idle: int) -> str:
     if idle:
         parts.append(f"{growth * (end - start):g}x{idle - 1}")
     return " ".join([*parts, "stale"])
+
+
+def faults(instance: str, lives: Sequence[tuple[int, int]]) -> Series:
+    """A fault of each kind each minute."""
+    own = f'instance="{instance}",job="ranking"'
+    return {
+        f"otel_personalization_{name}_total{{{own}{more}}}": _living(1, lives, 0)
+        for name, more in (
+            ("malformed_traces", ',reason="unreadable"'),
+            ("dropped_log_records", ""),
+            ("folded_decisions", ""),
+            ("internal_errors", ',kind="log"'),
+        )
+    }
 
 
 def views(labels: str, minutes: int, share: float) -> Series:
@@ -119,7 +139,8 @@ def judged(check: str, minute: float, **windows: float) -> Question:
     )
 
 
-RESTARTS = [(start, start + 15) for start in range(0, 120, 15)]
+RESTARTS = [(start, start + 15) for start in range(0, 150, 15)]
+AMISS = {"reasons": 0.5, "cold_start": 0.3}
 LARGE = total((350, 20), (1350, 1), (350, 19))
 LARGE_SQUARED = total((3500, 20), (1_003_500, 1), (3500, 19))
 
@@ -127,8 +148,8 @@ SERVICE_CASES = [
     Case(
         "counters that begin anew each quarter of an hour are no drop, and hide none",
         together(
-            process(HOME, "a", RESTARTS, 0.6),
-            process(PDP, "a", RESTARTS, 0.54),
+            process(HOME, "a", RESTARTS[:8], 0.6),
+            process(PDP, "a", RESTARTS[:8], 0.54),
             *(views(labels, 120, share) for labels, share in ((HOME, 0.6), (PDP, 0.54))),
         ),
         [
@@ -155,6 +176,61 @@ SERVICE_CASES = [
             # 4,000 effective decisions are enough for that one, too.
             nothing(100, "PersonalizationDrop", "PersonalizationBelowBaseline"),
         ],
+    ),
+    Case(
+        "restarts, and processes that come and go, hide no fault, and make none elsewhere",
+        together(
+            process(HOME, "a", RESTARTS, 0.5, 60, **AMISS),
+            *(
+                process(PDP, f"{start}", [(start, start + 10)], 0.5, **AMISS)
+                for start in range(0, 150, 5)
+            ),
+            process(CART, "a", RESTARTS, 0.6),
+            # Another namespace, whose source found something once.
+            process(surface("home", "media"), "a", RESTARTS, 0.6, candidates=0),
+            {
+                f'namespace_source:recsys_candidates:increase7d{{recsys_namespace="{namespace}",'
+                'source="collaborative"}': flat(1, 150)
+                for namespace in ("shop", "media")
+            },
+            faults("a", RESTARTS),
+        ),
+        [
+            *(
+                firing(alert, 140, HOME, PDP)
+                for alert in (
+                    "PersonalizationDrop",
+                    "PersonalizationBelowBaseline",
+                    "ReasonCoverageLow",
+                    "RequestedReasonCoverageLow",
+                    "ColdStartExposureOutOfBand",
+                )
+            ),
+            firing(
+                "CollaborativeSourceEmpty",
+                140,
+                '{recsys_namespace="media",source="collaborative"}',
+            ),
+            firing("MalformedTraces", 140, '{job="ranking",reason="unreadable"}'),
+            firing("DroppedLogRecords", 140, '{job="ranking"}'),
+            firing("LabelsFolded", 140, '{job="ranking"}'),
+            firing("InternalErrors", 140, '{job="ranking",kind="log"}'),
+        ],
+    ),
+    *(
+        Case(
+            f"a Collector that restarts each hour and counts {lines} lines of 40 decisions",
+            together(
+                process(HOME, "a", [(0, 480)], 0.6),
+                {
+                    'recsys_log_decisions_total{sample_rate="1"}': _living(
+                        lines, [(start, start + 60) for start in range(0, 480, 60)], 0
+                    )
+                },
+            ),
+            [firing("LogsDisagree", 470, *fires)],
+        )
+        for lines, fires in ((40, []), (30, ["{}"]), (50, ["{}"]))
     ),
     Case(
         "a deploy, all processes new within 10 minutes, is no event",
@@ -209,7 +285,16 @@ SERVICE_CASES = [
             judged("RequestedReasonCoverageLow", 400, home=0),
             *(
                 firing(alert, minute)
-                for alert in ("PersonalizationDrop", "CollaborativeSourceEmpty")
+                for alert in (
+                    "PersonalizationDrop",
+                    "PersonalizationDropLowTraffic",
+                    "PersonalizationBelowBaseline",
+                    "ReasonCoverageLow",
+                    "ReasonCoverageBelowTarget",
+                    "RequestedReasonCoverageLow",
+                    "ColdStartExposureOutOfBand",
+                    "CollaborativeSourceEmpty",
+                )
                 for minute in (200, 300, 390, 410, 430, 500, 600, 750, 780, 850)
             ),
         ],
