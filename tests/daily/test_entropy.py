@@ -145,15 +145,39 @@ def jackknife(entries: list[tuple[int, int, int]]) -> tuple[float, float]:
 
 
 @settings(max_examples=25)
-@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=30, max_size=30))
-def test_the_interval_is_that_of_leaving_out_every_group_in_turn(values_of_groups):
-    entries = [(3 * g, value, 1) for g, values in enumerate(values_of_groups) for value in values]
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=9), min_size=30, max_size=30),
+    st.lists(st.tuples(st.integers(0, 29), st.integers(10, 13)), max_size=7),
+)
+def test_the_interval_is_that_of_leaving_out_every_group_in_turn(values_of_groups, rare):
+    entries = [(g, value, 1) for g, values in enumerate(values_of_groups) for value in values]
+    entries += [(g, value, 1) for g, value in rare]
     found = entropy_of(*zip(*entries, strict=True))
     if not found.reliable:
         assert (found.lower, found.upper) == (None, None)
         return
     assert (found.lower, found.upper) == pytest.approx(jackknife(entries), abs=1e-9)
     assert 0 <= found.lower <= found.corrected <= found.upper
+
+
+def test_values_that_occur_once_and_twice_count_in_the_interval():
+    entries = [(g, value, 2) for g in range(30) for value in range(3)]
+    entries += [(4, 10, 1), (5, 11, 1), (6, 11, 1), (6, 12, 1), (7, 12, 1), (8, 13, 1), (9, 13, 1)]
+    found = entropy_of(*zip(*entries, strict=True))
+    assert (found.lower, found.upper) == pytest.approx(jackknife(entries), abs=1e-12)
+
+
+def test_thirty_groups_of_users_are_reliable_and_fewer_are_not():
+    assert entropy_of(range(30), [1] * 30, [9] * 30).reliable
+    assert not entropy_of(range(29), [1] * 29, [9] * 29).reliable
+
+
+def test_what_only_one_group_of_users_was_served_does_not_cover_the_rest():
+    everyone = [(g, 1, 9) for g in range(40)]
+    found = entropy_of(*zip(*everyone, (0, 2, 15), strict=True))
+    assert found.reliable
+    found = entropy_of(*zip(*everyone, (0, 2, 25), strict=True))
+    assert (found.sample_coverage, found.reliable, found.lower) == (1.0, False, None)
 
 
 @given(ENTRIES)
