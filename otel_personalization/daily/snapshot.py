@@ -253,7 +253,6 @@ def check(manifest: Manifest) -> None:
 
 _JSON_TEXT: Final = "JSON"  # kept as it is written, to tell 1 from "1"
 _TEXT: Final = "VARCHAR"
-_CAP: Final = {"value": _TEXT}
 _SHAPE: Final[dict[str, Any]] = {
     **dict.fromkeys(("decision_id", "org_id", "namespace", "surface", "user_hash"), _JSON_TEXT),
     "ts": _TEXT,
@@ -265,7 +264,7 @@ _SHAPE: Final[dict[str, Any]] = {
             "cold_start": _JSON_TEXT,
         }
     ],
-    "caps": "MAP(VARCHAR, STRUCT(brand STRUCT(value VARCHAR), category STRUCT(value VARCHAR)))",
+    "caps": "MAP(VARCHAR, STRUCT(brand STRUCT(value JSON), category STRUCT(value JSON)))",
     "extras": {
         **dict.fromkeys(
             (
@@ -286,11 +285,11 @@ _SHAPE: Final[dict[str, Any]] = {
     "effective_config": dict.fromkeys(
         ("alpha", "beta", "gamma", "profile_boost", "mmr_lambda"), _JSON_TEXT
     ),
-    "mmr_info": [dict.fromkeys(("brand_cap_hit", "category_cap_hit"), _JSON_TEXT)],
+    "mmr_info": [dict.fromkeys(("item_id", "brand_cap_hit", "category_cap_hit"), _JSON_TEXT)],
 }
 """What ``sql/decisions.sql`` reads of a trace."""
 _SPACE: Final = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
-_MACROS: Final = ("count_of", "instant_of", "trimmed", "text_of", "label_of")
+_MACROS: Final = ("count_of", "instant_of", "number_of", "trimmed", "text_of", "label_of")
 _BATCH_ROWS: Final = 10_000
 
 

@@ -166,7 +166,9 @@ def _entropy(of: str) -> Iterable[Column]:
         "Wang and Jost, 2013): for comparing cells and days; null where no item has one",
     )
     yield _number(f"entropy_{of}_observed", "the same of just what was served (plug-in), in nats")
-    yield _number(f"entropy_{of}_lower", f"95 % interval of entropy_{of}, by bootstrap over users")
+    yield _number(
+        f"entropy_{of}_lower", f"95 % interval of entropy_{of}, by leaving out groups of users"
+    )
     yield _number(f"entropy_{of}_upper", "95 % interval; null where not reliable")
     yield _number(
         f"entropy_{of}_effective_number", f"exp(entropy_{of}): as many equally served ones"
@@ -177,7 +179,10 @@ def _entropy(of: str) -> Iterable[Column]:
         "estimated share of what could be served that was seen, 1 - f1 / n (Good, 1953)",
     )
     yield Column(
-        f"entropy_{of}_reliable", Kind.BOOLEAN, "whether the sample coverage is at least 0.95"
+        f"entropy_{of}_reliable",
+        Kind.BOOLEAN,
+        "whether 30 groups of users (256 by hash) were served one, and the sample coverage is at "
+        "least 0.95, also if what one group alone was served counts as not seen again",
     )
 
 

@@ -453,7 +453,6 @@ def broken(rng: Random, line: str) -> str:
                 line[: len(line) // 2],
                 line + "}",
                 line + line,
-                line[:-1] + ",}",
                 "x" + line,
             ),
             *(json.dumps(line), line.replace('"', "'"), "// " + line),
@@ -554,6 +553,8 @@ UNSETTLED: Final = (
             {"bandit": {"bucket_key": "device=web|surface=home"}},
         ]
     ),
+    # A comma too much, which some readers overlook.
+    _unsettled([{"decision_id": "comma"}])[0][:-1] + ",}",
     # A key twice: the first counts, or the last.
     _unsettled([{}])[0][:-1] + ', "decision_id": "a", "decision_id": "b"}',
     # A mark of the order of bytes.

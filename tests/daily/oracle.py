@@ -36,6 +36,8 @@ LARGEST_COMPARISON: Final = 5_000
 FEWEST_FOR_PERCENTILES: Final = 30
 """Users."""
 RELIABLE_COVERAGE: Final = 0.95
+FEWEST_GROUPS: Final = 30
+"""Groups of users, for an entropy to be reliable."""
 DIMENSIONS: Final = ("brand", "category")
 PERCENTILES: Final = (50, 75, 90, 95, 99)
 WEIGHTS: Final = ("alpha", "beta", "gamma", "profile_boost", "mmr_lambda")
@@ -169,11 +171,11 @@ class Decision(NamedTuple):
     values: dict[str, list[str | None]]
     """Brand and category of each position."""
     picks: list[dict[str, Any]]
-    """Entries of mmr_info."""
+    """Entries of mmr_info that name an item."""
     sources: dict[str, int]
     """Candidates by source."""
     weights: tuple[float | None, ...] | None
-    """Of `WEIGHTS`; None without an effective_config."""
+    """Of `WEIGHTS`; None where none is on record."""
 
 
 def decisions_of(lines: Iterable[str]) -> Iterator[Decision]:
@@ -199,7 +201,8 @@ def decision_of(trace: Any, ordinal: int = 0) -> Decision | None:
     ids = [id_text(item.get("item_id")) for item in items]
     caps = mapping(trace.get("caps"))
     picks = trace.get("mmr_info")
-    config = trace.get("effective_config")
+    config = mapping(trace.get("effective_config"))
+    weights = tuple(number(config.get(weight)) for weight in WEIGHTS)
     decision_id, user_hash = trace.get("decision_id"), trace.get("user_hash")
     cohort, device = label(extras.get("cohort")), label(extras.get("device"))
     experiment = name(extras.get("bandit_experiment")) or name(bandit.get("experiment"))
@@ -232,11 +235,13 @@ def decision_of(trace: Any, ordinal: int = 0) -> Decision | None:
             ]
             for of in DIMENSIONS
         },
-        [pick for pick in picks if isinstance(pick, dict)] if isinstance(picks, list) else [],
+        [
+            pick
+            for pick in (picks if isinstance(picks, list) else [])
+            if isinstance(pick, dict) and id_text(pick.get("item_id")) is not None
+        ],
         sources_of(extras),
-        tuple(number(config.get(weight)) for weight in WEIGHTS)
-        if isinstance(config, dict)
-        else None,
+        None if weights == (None,) * len(WEIGHTS) else weights,
     )
 
 
@@ -452,7 +457,7 @@ def diversity_of(cell: list[Decision]) -> Row:
         "catalog_items": len(items),
     }
     for of in DIMENSIONS:
-        row |= entropy_of(of, [value for one in cell for value in one.values[of]])
+        row |= entropy_of(of, [(group_of(one), value) for one in cell for value in one.values[of]])
     row["mmr_picks"] = len(picks)
     for of in DIMENSIONS:
         hits = sum(pick.get(f"{of}_cap_hit") is True for pick in picks)
@@ -579,7 +584,12 @@ def percentile(times: Counter[float], p: int) -> float:
 # --- entropy ----------------------------------------------------------------------------------
 
 
-def entropy_of(of: str, values: Collection[str | None]) -> Row:
+def group_of(one: Decision) -> str:
+    """The group of users that a decision's user is in; without a user it is one of its own."""
+    return md5((one.user_hash or one.decision_id or str(one.ordinal)).encode()).hexdigest()[:2]
+
+
+def entropy_of(of: str, served: Collection[tuple[str, str | None]]) -> Row:
     """Entropy columns of a dimension.
 
     A value is taken whole: ``a,b`` is one value, for a value may hold a comma itself, and the
@@ -587,9 +597,13 @@ def entropy_of(of: str, values: Collection[str | None]) -> Row:
 
     Args:
         of: the dimension.
-        values: of each served item; None where it has none.
+        served: of each served item, the group of users and the value; None where it has none.
     """
-    times = Counter(value for value in values if value is not None)
+    times = Counter(value for _, value in served if value is not None)
+    owners = Counter(value for _, value in set(served) if value is not None)
+    groups = {group for group, value in served if value is not None}
+    # What one group of users was served is alike, so that it says as little as one item.
+    lone = sum(n for value, n in times.items() if owners[value] == 1)
     known = times.total()
     corrected = chao_wang_jost(times.values()) if known else None
     # Good, 1953: what was seen once tells of what was not seen.
@@ -604,10 +618,12 @@ def entropy_of(of: str, values: Collection[str | None]) -> Row:
         f"entropy_{of}_lower": None,
         f"entropy_{of}_upper": None,
         f"entropy_{of}_effective_number": None if corrected is None else math.exp(corrected),
-        f"entropy_{of}_known_share": ratio(known, len(values)),
+        f"entropy_{of}_known_share": ratio(known, len(served)),
         f"entropy_{of}_sample_coverage": coverage,
         # Nothing known is not reliable.
-        f"entropy_{of}_reliable": coverage is not None and coverage >= RELIABLE_COVERAGE,
+        f"entropy_{of}_reliable": coverage is not None
+        and min(coverage, 1 - lone / known) >= RELIABLE_COVERAGE
+        and len(groups) >= FEWEST_GROUPS,
     }
 
 

@@ -129,7 +129,8 @@ def test_exposure_is_of_all_served_items_and_the_catalog_of_those_with_an_id():
 
 
 def test_picks_of_which_the_brand_or_category_had_a_cap_value():
-    picks = [{"brand_cap_hit": True}, {"brand_cap_hit": 1}, {"category_cap_hit": True}, {}, None]
+    hits = [{"brand_cap_hit": True}, {"brand_cap_hit": 1}, {"category_cap_hit": True}, {}]
+    picks = [*({"item_id": "a", **hit} for hit in hits), {"brand_cap_hit": True}, {}, None]
     found = row([line("a", mmr_info=picks), line("a", mmr_info="x")])
     assert some(found, "mmr_picks", "brand_cap_hit_share", "category_cap_hit_share") == [
         4,
@@ -367,10 +368,23 @@ def test_entropy_is_of_the_known_values_of_served_items():
 
 
 def test_entropy_is_reliable_from_a_coverage_of_95_percent():
-    caps = {item_id: {"brand": {"value": item_id}} for item_id in "ab"}
-    for common, reliable in ((18, False), (19, True)):  # 1 - 1/19, 1 - 1/20
-        found = row([line(*"a" * common, "b", caps=caps)])
-        assert found["entropy_brand_reliable"] is reliable
+    caps = {item_id: {"brand": {"value": item_id}} for item_id in "abcd"}
+    others = [line("a", user_hash=f"user {n}", caps=caps) for n in range(200)]
+
+    def is_reliable(*lines: str) -> bool:
+        return row([*others, *lines])["entropy_brand_reliable"]
+
+    assert is_reliable()
+    # 1 - 10/210 and 1 - 11/211 were seen more than once.
+    once = {str(n): {"brand": {"value": str(n)}} for n in range(11)}
+    assert is_reliable(line(*list(once)[:10], user_hash="user 0", caps=once))
+    assert not is_reliable(line(*once, user_hash="user 0", caps=once))
+    # What one group of users alone was served counts as seen once, however often it was.
+    assert not is_reliable(line(*"b" * 11, user_hash="user 0", caps=caps))
+    # Too few groups of users.
+    assert not row([line(*"a" * 200, user_hash=f"user {n}", caps=caps) for n in range(29)])[
+        "entropy_brand_reliable"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -437,15 +451,15 @@ def test_weights_are_the_most_frequent_ones_and_ties_the_smallest():
         {"alpha": 0.5, "beta": 1.0},  # the same setting
         {"alpha": 0.3, "beta": 2},
         {"alpha": 0.3},
-        {"gamma": float("nan")},  # no number: a setting of nothing
-        {"gamma": True},  # the same
+        {"gamma": float("nan")},  # no number, so that nothing is on record
+        {"gamma": True},
         {"gamma": "1"},
         {},
         None,
     ]
     found = row([line(effective_config=config) for config in configs], BLEND)
     assert some(found, *oracle.WEIGHTS) == [0.3, 1, None, None, None]
-    assert found["weight_settings"] == 4
+    assert found["weight_settings"] == 3
     assert row([line()], BLEND)["weight_settings"] == 0
 
 

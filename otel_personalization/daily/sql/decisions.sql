@@ -3,7 +3,7 @@
 --
 -- In:  lines(line, ordinal).
 --      $shape: the parts of a trace that are read, and their types. What is of another type there is
---      null. Texts, flags and counts are JSON, which tells 1 from "1"; ids and cap values are text.
+--      null. Texts, flags and counts are JSON, which tells 1 from "1"; ids are text.
 --      $space: white space to trim. $stages: keys of candidate_sources that are no sources.
 --      $most_candidates: the largest count that is believed.
 -- Out: a row for each line.
@@ -79,7 +79,10 @@ evident AS (
             ELSE 'stamp'
         END AS evidence,
         list_transform(items, lambda item: item.item_id) AS ids,
-        trace.mmr_info AS picks
+        list_filter(
+            trace.mmr_info,
+            lambda pick: left(CAST(pick.item_id AS VARCHAR), 1) NOT IN ('{', '[')
+        ) AS picks
     FROM judged
 ),
 marked AS (
@@ -118,7 +121,9 @@ SELECT
         label_of(trace.surface, $space),
         'default'
     ) AS surface,
-    text_of(trace.user_hash, $space) AS user_hash,
+    -- As it is: it is compared, and never shown.
+    CASE WHEN text_of(trace.user_hash, $space) IS NOT NULL THEN trace.user_hash ->> '$' END
+        AS user_hash,
     label_of(extras.cohort, $space) AS cohort,
     label_of(extras.device, $space) AS device,
     lower(trimmed(
@@ -135,6 +140,7 @@ SELECT
         text_of(bandit.variant, $space)
     ) AS variant,
     coalesce(len(items), 0) AS served_items,
+    coalesce(len(list_filter(ids, lambda id: id IS NOT NULL)), 0) AS identified_items,
     -- Ids that come twice count by position.
     coalesce(
         CASE
@@ -169,8 +175,8 @@ SELECT
             items,
             lambda item: struct_pack(
                 item_id := item.item_id,
-                brand := lower(nullif(trim(trace.caps[item.item_id].brand.value), '')),
-                category := lower(nullif(trim(trace.caps[item.item_id].category.value), ''))
+                brand := label_of(trace.caps[item.item_id].brand.value, $space),
+                category := label_of(trace.caps[item.item_id].category.value, $space)
             )
         ),
         []
@@ -191,13 +197,12 @@ SELECT
         ),
         []
     ) AS sources,
-    trace.effective_config IS NOT NULL AS has_config,
-    try_cast(CAST(trace.effective_config.alpha AS VARCHAR) AS DOUBLE) AS alpha,
-    try_cast(CAST(trace.effective_config.beta AS VARCHAR) AS DOUBLE) AS beta,
-    try_cast(CAST(trace.effective_config.gamma AS VARCHAR) AS DOUBLE) AS gamma,
-    try_cast(CAST(trace.effective_config.profile_boost AS VARCHAR) AS DOUBLE) AS profile_boost,
-    try_cast(CAST(trace.effective_config.mmr_lambda AS VARCHAR) AS DOUBLE) AS mmr_lambda,
-    coalesce(len(list_filter(picks, lambda pick: pick IS NOT NULL)), 0) AS mmr_picks,
+    number_of(trace.effective_config.alpha) AS alpha,
+    number_of(trace.effective_config.beta) AS beta,
+    number_of(trace.effective_config.gamma) AS gamma,
+    number_of(trace.effective_config.profile_boost) AS profile_boost,
+    number_of(trace.effective_config.mmr_lambda) AS mmr_lambda,
+    coalesce(len(picks), 0) AS mmr_picks,
     coalesce(len(list_filter(picks, lambda pick: pick.brand_cap_hit = 'true')), 0)
         AS brand_cap_hits,
     coalesce(len(list_filter(picks, lambda pick: pick.category_cap_hit = 'true')), 0)

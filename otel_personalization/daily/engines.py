@@ -1,0 +1,124 @@
+"""Runs the statements of ``sql/`` where the snapshots are: in DuckDB, embedded, or in Spark.
+
+Each file is one ``SELECT``, the same for both engines, and named for the table that it makes. Words
+in braces are dates and numbers of a run, and the few words that the engines spell in two ways::
+
+    with DuckDB([manifest], org_id="...") as engine:
+        engine.make("cells")
+        engine.fetch("cells")  # a pyarrow.Table
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.resources import files
+from types import TracebackType
+from typing import ClassVar, Final
+
+import duckdb
+import pyarrow as pa
+from typing_extensions import Self
+
+from otel_personalization.daily.snapshot import Manifest
+
+MEMORY_LIMIT: Final = "1GB"
+"""Of DuckDB; what does not fit is on disk for the time being."""
+BATCH_ROWS: Final = 100_000
+
+
+def statement(name: str, words: Mapping[str, object]) -> str:
+    """The statement of a file, with its words filled in."""
+    text = files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
+    return text.format(**words)
+
+
+class Engine(ABC):
+    """What runs the statements; ``stored`` is the decisions of an organisation, with their days."""
+
+    words: ClassVar[Mapping[str, str]]
+    """How the engine spells what is spelled in two ways."""
+
+    @abstractmethod
+    def make(self, name: str, **parameters: object) -> None:
+        """Make a table of the statement of that name."""
+
+    @abstractmethod
+    def define(self, name: str, **parameters: object) -> None:
+        """The same as a view: it is computed where it is read."""
+
+    @abstractmethod
+    def fetch(self, name: str) -> pa.Table:
+        """The rows of a table."""
+
+    @abstractmethod
+    def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
+        """The rows of a statement, in its order, without a table."""
+
+
+class DuckDB(Engine):
+    """In this process, on the files of a machine.
+
+    Args:
+        manifests: of the snapshots that are read.
+        org_id: whose decisions are read.
+    """
+
+    words: ClassVar = {
+        "explode": "unnest",
+        "list": "list",
+        "sorted": "list_sort",
+        "text": "VARCHAR",
+    }
+
+    def __init__(self, manifests: Sequence[Manifest], org_id: str) -> None:
+        self._exit = ExitStack()
+        self._manifests = manifests
+        self._org_id = org_id
+
+    def __enter__(self) -> Self:
+        spilled = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="personalization-"))
+        self._connection = self._exit.enter_context(
+            duckdb.connect(
+                config={
+                    "memory_limit": MEMORY_LIMIT,
+                    "temp_directory": spilled,
+                    "preserve_insertion_order": False,
+                }
+            )
+        )
+        self._connection.execute("SET enable_progress_bar = false")  # it would print to stdout
+        parts = self._connection.from_parquet(
+            [str(manifest.data) for manifest in self._manifests],
+            hive_partitioning=True,
+            union_by_name=True,
+        )
+        parts.filter(
+            duckdb.ColumnExpression("org_id") == duckdb.ConstantExpression(self._org_id)
+        ).create_view("stored")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.close()
+
+    def make(self, name: str, **parameters: object) -> None:
+        self._connection.execute(f"CREATE TABLE {name} AS {self._text(name, parameters)}")
+
+    def define(self, name: str, **parameters: object) -> None:
+        self._connection.execute(f"CREATE VIEW {name} AS {self._text(name, parameters)}")
+
+    def fetch(self, name: str) -> pa.Table:
+        return self._connection.table(name).to_arrow_table()
+
+    def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
+        yield from self._connection.sql(self._text(name, parameters)).to_arrow_reader(BATCH_ROWS)
+
+    def _text(self, name: str, parameters: Mapping[str, object]) -> str:
+        return statement(name, {**self.words, **parameters})

@@ -1,0 +1,270 @@
+"""A day of an organisation: from snapshots to the rows of its tables.
+
+::
+
+    with DuckDB(manifests, org_id) as engine:
+        tables = compute(engine, Run(date(2026, 11, 21), org_id))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, Final
+
+import pyarrow as pa
+
+from otel_personalization.daily.engines import Engine
+from otel_personalization.daily.measures import MOST_USERS, Exposure, Lists, Settings, Totals
+from otel_personalization.daily.rollup import Cells, Row, rolled_up, users_of
+from otel_personalization.daily.snapshot import Manifest
+from otel_personalization.daily.sources import count_sources
+from otel_personalization.daily.tables import (
+    ALL,
+    BLEND_WEIGHTS_DAILY,
+    PERSONALIZATION_DAILY,
+    SOURCES_DAILY,
+    DayTables,
+    Quality,
+    Table,
+    arrow_schema,
+)
+
+DEFAULT_K: Final = 10
+DEFAULT_WINDOW_DAYS: Final = 1
+DEFAULT_HISTORY_DAYS: Final = 28
+
+Tell = Callable[[str], None]
+"""Is told what is being done."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is computed.
+
+    Args:
+        day: UTC date.
+        org_id: organisation.
+        k: how many distinct items of a list are compared at most.
+        window_days: days from which the last list of a user is taken, the day itself included.
+        history_days: days before the day in which a returning user was seen.
+    """
+
+    day: date
+    org_id: str
+    k: int = DEFAULT_K
+    window_days: int = DEFAULT_WINDOW_DAYS
+    history_days: int = DEFAULT_HISTORY_DAYS
+
+    @property
+    def window_start(self) -> date:
+        """First day of the window."""
+        return self.day - timedelta(days=self.window_days - 1)
+
+    @property
+    def history_start(self) -> date:
+        """First day of history; the last is the one before the day."""
+        return self.day - timedelta(days=self.history_days)
+
+    def needs(self, day: date) -> bool:
+        """Whether the snapshot of a day is read."""
+        return min(self.window_start, self.history_start) <= day <= self.day
+
+    def history_of(self, manifests: Iterable[Manifest]) -> list[date]:
+        """The days of history on which the organisation had decisions."""
+        return [
+            manifest.day
+            for manifest in manifests
+            if self.history_start <= manifest.day < self.day
+            and self.org_id in manifest.organisations
+        ]
+
+
+_TABLES: Final = (
+    "cell_totals",
+    "cell_users",
+    "user_sets",
+    "compared_users",
+    "last_lists",
+    "exposure",
+    "cell_settings",
+)
+"""Made in this order, of the cells and of each other."""
+
+
+def compute(
+    engine: Engine, run: Run, manifests: Mapping[date, Manifest], tell: Tell = lambda _: None
+) -> DayTables:
+    """The rows of the tables of a day.
+
+    Args:
+        engine: with the snapshots of every day that the run needs.
+        run: what is computed.
+        manifests: of those snapshots.
+        tell: is told what is being done.
+    """
+    history = run.history_of(manifests.values())
+    parameters: dict[str, object] = {
+        "day": run.day,
+        "window_start": run.window_start,
+        "history_start": run.history_start,
+        "history_end": run.day - timedelta(days=1),
+        "has_history": "TRUE" if history else "FALSE",
+        "most_users": MOST_USERS,
+    }
+    tell("users of the days before")
+    engine.make("seen_users", **parameters)
+    tell("repeated deliveries")
+    engine.make("repeated", **parameters)
+    engine.define("counted", **parameters)
+    tell("cells")
+    engine.make("cells")
+    engine.define("window_decisions")
+    for name in _TABLES:
+        tell(name.replace("_", " "))
+        engine.make(name, **parameters)
+    tell("sources")
+    sources = count_sources(engine.stream("source_events", **parameters))
+    tell("overlap and entropy")
+    rows = _Rows(engine, run)
+    return DayTables(
+        run.day,
+        run.org_id,
+        {
+            PERSONALIZATION_DAILY.qualified_name: rows.personalization(),
+            SOURCES_DAILY.qualified_name: _table(
+                SOURCES_DAILY,
+                run,
+                (
+                    {
+                        **place._asdict(),
+                        "candidates": counts.candidates,
+                        "decisions": counts.decisions,
+                        "empty_decisions": counts.empty_decisions,
+                        "longest_empty_streak": counts.longest_empty_streak,
+                    }
+                    for place, counts in sorted(sources.items())
+                ),
+            ),
+            BLEND_WEIGHTS_DAILY.qualified_name: rows.blend_weights(),
+        },
+        _quality(engine, run, manifests[run.day], len(history)),
+    )
+
+
+@dataclass
+class _Memo:
+    """What was computed of cells, by those cells."""
+
+    compute: Callable[[Cells], dict[str, Any]]
+    known: dict[Cells, dict[str, Any]] = field(default_factory=dict)
+
+    def fill(self, wanted: Iterable[Cells]) -> None:
+        """Compute it of cells, two threads at a time: numpy lets them run side by side."""
+        missing = sorted(set(wanted) - self.known.keys())
+        with ThreadPoolExecutor(_THREADS) as threads:
+            self.known.update(zip(missing, threads.map(self.compute, missing), strict=True))
+
+
+_THREADS: Final = 2
+
+
+class _Rows:
+    """Makes the rows of a run from what the statements counted."""
+
+    def __init__(self, engine: Engine, run: Run) -> None:
+        self._run = run
+        totals = Totals(engine.fetch("cell_totals"))
+        self._rows = {
+            row: cells
+            for row, cells in sorted(rolled_up(engine.fetch("cells")).items())
+            if not totals.cells.isdisjoint(cells)
+        }
+        distinct = sorted(set(self._rows.values()))
+        sets = engine.fetch("user_sets").to_pylist()
+        there = users_of([(users["there"], users["users"]) for users in sets], distinct)
+        listed = users_of([(users["listed"], users["users"]) for users in sets], distinct)
+        self._users = dict(zip(distinct, there, strict=True))
+        eligible = dict(zip(distinct, listed, strict=True))
+        lists = Lists(engine.fetch("last_lists"), run.k, run.window_days)
+        exposure = Exposure(engine.fetch("exposure"))
+        settings = Settings(engine.fetch("cell_settings"))
+        self._totals = _Memo(totals.of)
+        self._totals.fill(distinct)
+        self._overlap = _Memo(lambda cells: lists.of(cells, eligible[cells]))
+        self._overlap.fill(cells for row, cells in self._rows.items() if row.surface != ALL)
+        self._exposure = _Memo(
+            lambda cells: exposure.of(cells, self._totals.known[cells]["served_items"])
+        )
+        self._exposure.fill(cells for row, cells in self._rows.items() if row.experiment == ALL)
+        self._settings = _Memo(settings.of)
+        self._settings.fill(distinct)
+
+    def personalization(self) -> pa.Table:
+        """Those that are not told apart by experiment."""
+        return _table(
+            PERSONALIZATION_DAILY,
+            self._run,
+            (
+                {**self._common(row, cells), **self._exposure.known[cells]}
+                for row, cells in self._rows.items()
+                if row.experiment == ALL
+            ),
+        )
+
+    def blend_weights(self) -> pa.Table:
+        """All of them."""
+        return _table(
+            BLEND_WEIGHTS_DAILY,
+            self._run,
+            (
+                {**self._common(row, cells), **self._settings.known[cells]}
+                for row, cells in self._rows.items()
+            ),
+        )
+
+    def _common(self, row: Row, cells: Cells) -> dict[str, Any]:
+        overlap = self._overlap.known[cells] if row.surface != ALL else {}
+        return {
+            **row._asdict(),
+            **self._totals.known[cells],
+            "users": self._users[cells],
+            **overlap,
+        }
+
+
+def _table(table: Table, run: Run, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table; what a row does not have is null, and what the table has not is left out."""
+    whole = {"day": run.day, "org_id": run.org_id}
+    return pa.Table.from_pylist(
+        [{name: (whole | dict(row)).get(name) for name in table.column_names} for row in rows],
+        arrow_schema(table),
+    )
+
+
+def _quality(engine: Engine, run: Run, manifest: Manifest, history_days: int) -> Quality:
+    totals = engine.fetch("cell_totals").to_pylist()
+    rules: dict[str, dict[str, int]] = {"cohort_rule": {}, "device_rule": {}}
+    for row in totals:
+        for name, counts in rules.items():
+            counts[row[name]] = counts.get(row[name], 0) + row["decisions"]
+    problems = dict(manifest.problems)
+    problems.pop("other_days", None)
+    skipped = problems.pop("no_json", 0) + problems.pop("damaged", 0)
+    undated = problems.pop("undated", 0)
+    return Quality(
+        decisions=sum(row["decisions"] for row in totals),
+        malformed=problems,
+        skipped_lines=skipped,
+        undated=undated,
+        repeated=sum(
+            row["further_deliveries"]
+            for row in engine.fetch("repeated").to_pylist()
+            if row["day"] == run.day
+        ),
+        cohort_rules=rules["cohort_rule"],
+        device_rules=rules["device_rule"],
+        history_days=history_days,
+    )

@@ -1,0 +1,254 @@
+"""What the columns of a row are computed from: totals, lists, exposure, settings of its cells."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from otel_personalization.daily.entropy import entropy_of
+from otel_personalization.daily.overlap import Overlap, overlap_of
+from otel_personalization.daily.rollup import ByCell, Cells
+from otel_personalization.daily.tables import DIMENSIONS, PERCENTILES, WEIGHTS
+
+MOST_USERS: Final = 5_000
+"""Whose lists are compared in a row; of more, those with the smallest hashes."""
+TOP_ITEMS: Final = 10
+
+_Integers = npt.NDArray[np.int64]
+
+
+class Totals:
+    """What adds up.
+
+    Args:
+        table: of ``sql/cell_totals.sql``.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._by_cell = ByCell(table)
+        self._columns = {
+            name: self._by_cell.table[name].to_numpy()
+            for name in table.column_names
+            if name not in ("cell", "cohort_rule", "device_rule")
+        }
+        self.cells = frozenset(self._by_cell.table["cell"].to_pylist())
+        """Those that had a decision on the day."""
+
+    def of(self, cells: Cells) -> dict[str, Any]:
+        """Volumes, rates and shares of picks."""
+        rows = self._by_cell.rows(cells)
+        total = {name: values[rows].sum().item() for name, values in self._columns.items()}
+        served = total["served_items"]
+        full = total["decisions"] - total["empty_decisions"]
+        return {
+            **{
+                name: total[name]
+                for name in (
+                    "decisions",
+                    "empty_decisions",
+                    "served_items",
+                    "personalized_items",
+                    "reason_items",
+                    "reason_requested_items",
+                    "cold_start_items",
+                    "mmr_picks",
+                )
+            },
+            "known_user_share": _ratio(total["decisions_with_user"], total["decisions"]),
+            "effective_decisions": _ratio(served**2, total["served_items_squared"]),
+            "personalized_impression_rate": _ratio(total["personalized_items"], served),
+            "reason_coverage_rate": _ratio(total["reason_items"], served),
+            "requested_reason_coverage_rate": _ratio(
+                total["reason_items"], total["reason_requested_items"]
+            ),
+            "mean_decision_personalized_rate": _ratio(total["personalized_rates"], full),
+            "brand_cap_hit_share": _ratio(total["brand_cap_hits"], total["mmr_picks"]),
+            "category_cap_hit_share": _ratio(total["category_cap_hits"], total["mmr_picks"]),
+        }
+
+
+class Lists:
+    """The last lists of users, of cells that are all of one surface.
+
+    Args:
+        table: of ``sql/last_lists.sql``.
+        k: how many distinct items of a list are compared at most.
+        window_days: days from which they are taken.
+    """
+
+    def __init__(self, table: pa.Table, k: int, window_days: int) -> None:
+        self._k = k
+        self._window_days = window_days
+        self._by_cell = ByCell(table)
+        table = self._by_cell.table
+        # By user, in the order by which some are chosen; of a user, the last list last.
+        keys = ("user_order", "user_hash", "ts", "decision_id", "ordinal")
+        order = pc.sort_indices(table, [(key, "ascending") for key in keys]).to_numpy()
+        self._place = np.empty(len(table), np.int64)
+        self._place[order] = np.arange(len(table))
+        self._user = table["user_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
+        self._lists = first_distinct(table["items"].combine_chunks(), k)
+
+    def of(self, cells: Cells, eligible_users: int) -> dict[str, Any]:
+        """The overlap of the users of cells.
+
+        Args:
+            cells: all of one surface.
+            eligible_users: how many users have a list there.
+        """
+        rows = self._by_cell.rows(cells)
+        rows = rows[np.argsort(self._place[rows])]
+        users = self._user[rows]
+        is_last = np.append(users[1:] != users[:-1], True) if len(users) else np.zeros(0, bool)
+        chosen = rows[is_last][:MOST_USERS]
+        overlap = overlap_of(self._lists.take(pa.array(chosen)), self._k)
+        return {
+            **_overlap_columns(overlap),
+            "overlap_eligible_users": eligible_users,
+            "overlap_k": self._k,
+            "overlap_window_days": self._window_days,
+        }
+
+
+def first_distinct(items: pa.ListArray, k: int) -> pa.ListArray:
+    """The first k distinct items of each list, those without an id left out.
+
+    Args:
+        items: lists of structs with an ``item_id``.
+
+        k: items of a list.
+
+    Returns:
+        Lists of numbers that stand for items.
+    """
+    encoded = items.flatten().field("item_id").dictionary_encode()
+    lengths = pc.list_value_length(items).to_numpy().astype(np.int64)
+    owner = np.repeat(np.arange(len(items)), lengths)
+    known = encoded.is_valid().to_numpy(zero_copy_only=False)
+    code = encoded.indices.fill_null(0).to_numpy().astype(np.int64)[known]
+    owner = owner[known]
+    _, first = np.unique(owner * max(1, len(encoded.dictionary)) + code, return_index=True)
+    first.sort()
+    code, owner = code[first], owner[first]
+    starts = np.searchsorted(owner, np.arange(len(items)))
+    kept = np.arange(len(owner)) - starts[owner] < k
+    code, owner = code[kept], owner[kept]
+    ends = np.searchsorted(owner, np.arange(len(items) + 1))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(code, pa.int32()))
+
+
+def _overlap_columns(overlap: Overlap | None) -> dict[str, Any]:
+    if overlap is None:
+        return {"overlap_users": 0, "overlap_pairs": 0}
+    percentiles = overlap.percentiles or {}
+    return {
+        "jaccard_mean": overlap.mean,
+        "jaccard_mean_lower": overlap.lower,
+        "jaccard_mean_upper": overlap.upper,
+        **{f"jaccard_p{p}": percentiles.get(p) for p in PERCENTILES},
+        "identical_list_share": overlap.identical_share,
+        "overlap_users": overlap.users,
+        "overlap_pairs": overlap.pairs,
+        "overlap_short_list_share": overlap.short_share,
+    }
+
+
+class Exposure:
+    """How often items, brands and categories were served.
+
+    Args:
+        table: of ``sql/exposure.sql``.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        of_items = pc.equal(table["no_item"], 0)
+        of_brands = pc.equal(table["no_brand"], 0)
+        kinds = {
+            "item": pc.and_(of_items, pc.is_valid(table["item_id"])),
+            "brand": pc.and_(of_brands, pc.is_valid(table["brand"])),
+            "category": pc.and_(
+                pc.invert(pc.or_(of_items, of_brands)), pc.is_valid(table["category"])
+            ),
+        }
+        self._by_cell: dict[str, ByCell] = {}
+        self._columns: dict[str, tuple[_Integers, _Integers, _Integers]] = {}
+        for kind, is_kind in kinds.items():
+            by_cell = ByCell(table.filter(is_kind))
+            rows = by_cell.table
+            column = "item_id" if kind == "item" else kind
+            self._by_cell[kind] = by_cell
+            self._columns[kind] = (
+                rows["users"].fill_null(0).to_numpy(),
+                rows[column].combine_chunks().dictionary_encode().indices.to_numpy(),
+                rows["served"].to_numpy(),
+            )
+
+    def of(self, cells: Cells, served_items: int) -> dict[str, Any]:
+        """Exposure of items and entropies.
+
+        Args:
+            cells: those of the row.
+            served_items: positions that were served, whether their items are known or not.
+        """
+        rows = self._by_cell["item"].rows(cells)
+        _, items, served = (column[rows] for column in self._columns["item"])
+        counts = np.bincount(items, served).astype(np.int64) if len(rows) else np.zeros(0, np.int64)
+        top = np.sort(counts)[::-1][:TOP_ITEMS]
+        found: dict[str, Any] = {
+            "top10_exposure_share": _ratio(int(top.sum()), served_items),
+            "catalog_items": int(np.count_nonzero(counts)),
+        }
+        for kind in DIMENSIONS:
+            rows = self._by_cell[kind].rows(cells)
+            users, values, served = (column[rows] for column in self._columns[kind])
+            entropy = entropy_of(users, np.unique(values, return_inverse=True)[1], served)
+            column = f"entropy_{kind}"
+            found[f"{column}_known_share"] = _ratio(int(served.sum()), served_items)
+            found[f"{column}_reliable"] = entropy is not None and entropy.reliable
+            if entropy is None:
+                continue
+            found |= {
+                column: entropy.corrected,
+                f"{column}_observed": entropy.observed,
+                f"{column}_lower": entropy.lower,
+                f"{column}_upper": entropy.upper,
+                f"{column}_effective_number": entropy.effective_number,
+                f"{column}_sample_coverage": entropy.sample_coverage,
+            }
+        return found
+
+
+class Settings:
+    """Blend weights on record.
+
+    Args:
+        table: of ``sql/cell_settings.sql``.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._by_cell = ByCell(table)
+        self._decisions = self._by_cell.table["decisions"].to_numpy()
+        self._weights = np.column_stack(
+            [self._by_cell.table[name].fill_null(np.nan).to_numpy() for name in WEIGHTS]
+        )
+
+    def of(self, cells: Cells) -> dict[str, Any]:
+        """The most frequent value of each weight, of several the smallest; how many settings."""
+        rows = self._by_cell.rows(cells)
+        decisions, weights = self._decisions[rows], self._weights[rows]
+        found: dict[str, Any] = {}
+        for name, column in zip(WEIGHTS, weights.T, strict=True):
+            values, place = np.unique(column[~np.isnan(column)], return_inverse=True)
+            if len(values):
+                counts = np.bincount(place, decisions[~np.isnan(column)])
+                found[name] = values[np.argmax(counts)].item()
+        found["weight_settings"] = len({tuple(map(repr, row)) for row in weights.tolist()})
+        return found
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

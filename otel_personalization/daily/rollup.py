@@ -1,0 +1,110 @@
+"""Puts finest cells together: which rolled-up rows there are, and which cells are in each.
+
+Statements count by the finest cells; what is computed of a row is computed of the union of its
+cells. Rows of the same cells (``all`` and the only device there is) are computed once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy import sparse
+
+from otel_personalization.daily.tables import ALL
+
+Cells = tuple[int, ...]
+"""Numbers of finest cells, ascending."""
+
+
+class Row(NamedTuple):
+    """What a row is told apart by; each but the namespace may be `ALL`."""
+
+    namespace: str
+    surface: str
+    cohort: str
+    device: str
+    experiment: str
+    variant: str
+
+
+def rolled_up(cells: pa.Table) -> dict[Row, Cells]:
+    """Every roll-up of the finest cells, with its cells. A variant has its experiment beside it.
+
+    Args:
+        cells: of ``sql/cells.sql``.
+    """
+    rows: defaultdict[Row, list[int]] = defaultdict(list)
+    for cell in cells.sort_by("cell").to_pylist():
+        own = Row(*(cell[name] for name in Row._fields))
+        trials = ((ALL, ALL), (own.experiment, ALL), (own.experiment, own.variant))
+        for surface, cohort, device, trial in product(
+            (own.surface, ALL), (own.cohort, ALL), (own.device, ALL), trials
+        ):
+            rows[Row(own.namespace, surface, cohort, device, *trial)].append(cell["cell"])
+    return {row: tuple(members) for row, members in rows.items()}
+
+
+class ByCell:
+    """Rows of a table, to be had of any cells without looking at the others.
+
+    Args:
+        table: with a column ``cell``.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.sort_by("cell").combine_chunks()
+        self._numbers, self._starts = np.unique(self.table["cell"].to_numpy(), return_index=True)
+        self._ends = [*self._starts[1:].tolist(), len(self.table)]
+
+    def rows(self, cells: Cells) -> npt.NDArray[np.int64]:
+        """The places of the rows of cells, in `table`."""
+        places = np.searchsorted(self._numbers, cells)
+        return np.concatenate(
+            [
+                np.arange(self._starts[place], self._ends[place])
+                for place, cell in zip(places.tolist(), cells, strict=True)
+                if place < len(self._numbers) and self._numbers[place] == cell
+            ]
+            or [np.arange(0)]
+        )
+
+
+def users_of(sets: Iterable[tuple[Sequence[int] | None, int]], rows: Sequence[Cells]) -> list[int]:
+    """How many users are in any of the cells of each row.
+
+    Args:
+        sets: the cells that a user was in, ascending, with the number of users of whom that is so.
+        rows: the cells of each row.
+    """
+    kept = [(cells, users) for cells, users in sets if cells]
+    if not kept or not rows:
+        return [0] * len(rows)
+    width = 1 + max(*(cells[-1] for cells, _ in kept), *(cells[-1] for cells in rows), 0)
+    incidence = _incidence([cells for cells, _ in kept], width)
+    users = np.array([users for _, users in kept], np.int64)
+    counted: list[int] = []
+    for part in _parts(rows, 512):
+        shared = incidence @ _incidence(part, width).T
+        shared.data[:] = 1
+        counted += (users @ shared).tolist()
+    return counted
+
+
+def _parts(rows: Sequence[Cells], size: int) -> Iterator[Sequence[Cells]]:
+    for at in range(0, len(rows), size):
+        yield rows[at : at + size]
+
+
+def _incidence(sets: Sequence[Sequence[int]], width: int) -> Any:
+    """A sparse matrix of sets by cells, with 1 where a set has a cell."""
+    ends = np.cumsum([0, *map(len, sets)])
+    members = np.concatenate([np.asarray(cells, np.int64) for cells in sets])
+    return sparse.csr_matrix(
+        (np.ones(len(members), np.int64), members, ends), shape=(len(sets), width)
+    )

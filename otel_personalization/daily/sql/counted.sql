@@ -1,0 +1,56 @@
+-- The decisions of the window, each once, with what they are told apart by.
+SELECT
+    s.day,
+    s.ordinal,
+    s.decision_id,
+    s.ts,
+    s.namespace,
+    CASE WHEN s.surface = 'all' THEN 'all_' ELSE s.surface END AS surface,
+    s.user_hash,
+    CASE
+        WHEN s.cohort = 'all' THEN 'all_'
+        WHEN s.cohort IS NOT NULL THEN s.cohort
+        WHEN s.user_hash IS NULL OR NOT {has_history} THEN 'unknown'
+        WHEN u.user_hash IS NOT NULL THEN 'returning'
+        ELSE 'new'
+    END AS cohort,
+    CASE
+        WHEN s.cohort IS NOT NULL THEN 'extras'
+        WHEN s.user_hash IS NULL OR NOT {has_history} THEN 'unknown'
+        ELSE 'history'
+    END AS cohort_rule,
+    CASE
+        WHEN coalesce(s.device, s.bucket_device) = 'all' THEN 'all_'
+        ELSE coalesce(s.device, s.bucket_device, 'unknown')
+    END AS device,
+    CASE
+        WHEN s.device IS NOT NULL THEN 'extras'
+        WHEN s.bucket_device IS NOT NULL THEN 'bucket_key'
+        ELSE 'unknown'
+    END AS device_rule,
+    CASE WHEN s.experiment IN ('all', 'none') THEN concat(s.experiment, '_')
+        ELSE coalesce(s.experiment, 'none') END AS experiment,
+    CASE WHEN s.variant IN ('all', 'none') THEN concat(s.variant, '_')
+        ELSE coalesce(s.variant, 'none') END AS variant,
+    s.served_items,
+    s.identified_items,
+    s.personalized_items,
+    s.reason_items,
+    s.reason_requested_items,
+    s.cold_start_items,
+    s.items,
+    s.personalized_ids,
+    s.sources,
+    s.alpha,
+    s.beta,
+    s.gamma,
+    s.profile_boost,
+    s.mmr_lambda,
+    s.mmr_picks,
+    s.brand_cap_hits,
+    s.category_cap_hits
+FROM stored s
+LEFT JOIN seen_users u ON s.namespace = u.namespace AND s.user_hash = u.user_hash
+LEFT JOIN repeated r ON s.day = r.day AND s.decision_id = r.decision_id
+WHERE s.day BETWEEN DATE '{window_start}' AND DATE '{day}'
+    AND (r.counted IS NULL OR r.counted = s.ordinal)

@@ -1,0 +1,111 @@
+"""The job makes the rows that the oracle makes, of recorded traces and of hostile ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import date, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from otel_personalization.daily.job import Run
+from tests.daily import hostile, oracle
+from tests.daily.comparison import computed, differences, snapshots
+
+SAMPLE = Path(__file__).parent.parent / "data" / "traces.ndjson.gz"
+RECORDED = Path(__file__).parents[3] / "shared" / "data" / "decision_traces.ndjson.gz"
+WINDOWS = ((10, 1), (3, 2))
+"""Items of a list, and days from which lists are taken."""
+
+
+def lines_of(file: Path) -> list[str]:
+    with gzip.open(file, "rt", encoding="utf-8") as stream:
+        return stream.read().splitlines()
+
+
+def compare(lines: list[str], folder: Path, least_rows: int = 1) -> int:
+    """Compare every day and organisation of which there is that much; how many there were."""
+    manifests = snapshots(lines, folder)
+    compared = 0
+    for day, manifest in manifests.items():
+        for org_id, rows in manifest.organisations.items():
+            if rows < least_rows:
+                continue
+            for k, window_days in WINDOWS:
+                tables = computed(manifests, Run(day, org_id, k, window_days))
+                expected = oracle.day_tables(lines, day, k=k, window_days=window_days, org=org_id)
+                assert differences(tables, expected) == []
+                compared += 1
+    return compared
+
+
+def test_the_recorded_sample_gives_the_rows_of_the_oracle(tmp_path):
+    assert compare(lines_of(SAMPLE), tmp_path) >= 5 * len(WINDOWS)
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="the full recording is not in a clone")
+def test_the_full_recording_gives_the_rows_of_the_oracle(tmp_path):
+    assert compare(lines_of(RECORDED), tmp_path) == 5 * len(WINDOWS)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_hostile_traces_give_the_rows_of_the_oracle(seed, tmp_path):
+    assert compare(hostile.corpus(seed), tmp_path, least_rows=100) >= 4 * len(WINDOWS)
+
+
+def test_more_users_than_are_compared_are_chosen_as_the_oracle_chooses(tmp_path, monkeypatch):
+    monkeypatch.setattr(oracle, "LARGEST_COMPARISON", 5)
+    monkeypatch.setattr("otel_personalization.daily.job.MOST_USERS", 5)
+    monkeypatch.setattr("otel_personalization.daily.measures.MOST_USERS", 5)
+    lines = lines_of(SAMPLE)
+    manifests = snapshots(lines, tmp_path)
+    day = max(manifests)
+    (org_id,) = manifests[day].organisations
+    tables = computed(manifests, Run(day, org_id, window_days=5))
+    assert differences(tables, oracle.day_tables(lines, day, org=org_id, window_days=5)) == []
+    rows = tables.rows["analytics.personalization_daily"].to_pylist()
+    assert any(row["overlap_users"] == 5 < row["overlap_eligible_users"] for row in rows)
+
+
+def test_the_order_of_lines_makes_no_difference(tmp_path):
+    lines = lines_of(SAMPLE)
+    shuffled = list(lines)
+    Random(7).shuffle(shuffled)
+    tables = []
+    for name, given in (("one", lines), ("other", shuffled)):
+        (tmp_path / name).mkdir()
+        manifests = snapshots(given, tmp_path / name)
+        day = max(manifests)
+        (org_id,) = manifests[day].organisations
+        tables.append(computed(manifests, Run(day, org_id)))
+    for name, rows in tables[0].rows.items():
+        assert rows.equals(tables[1].rows[name]), name
+
+
+def test_the_rules_that_told_users_apart_are_counted(tmp_path):
+    lines = lines_of(SAMPLE)
+    manifests = snapshots(lines, tmp_path)
+    first, last = min(manifests), max(manifests)
+    (org_id,) = manifests[first].organisations
+    of_first = computed(manifests, Run(first, org_id)).quality
+    assert set(of_first.cohort_rules) == {"unknown"}
+    assert of_first.history_days == 0
+    of_last = computed(manifests, Run(last, org_id)).quality
+    assert of_last.cohort_rules["history"] > 0
+    assert of_last.history_days == len(manifests) - 1
+    assert sum(of_last.device_rules.values()) == of_last.decisions
+
+
+def test_only_days_within_the_history_window_make_a_user_return(tmp_path):
+    day = date(2026, 11, 21)
+    lines = [
+        json.dumps({"ts": f"{on}T12:00:00Z", "user_hash": "u", "final_items": [{"item_id": "a"}]})
+        for on in (day, day - timedelta(days=3))
+    ]
+    manifests = snapshots(lines, tmp_path)
+    for history_days, cohort in ((3, "returning"), (2, "unknown")):
+        tables = computed(manifests, Run(day, "unknown", history_days=history_days))
+        rows = tables.rows["analytics.personalization_daily"].to_pylist()
+        assert {row["cohort"] for row in rows} == {cohort, "all"}
