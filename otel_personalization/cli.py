@@ -1,49 +1,55 @@
-"""The command line: ``otel-personalization replay FILE...``, ``otel-personalization doctor``."""
+"""The command line: ``otel-personalization replay | doctor | snapshot | daily``."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO, Annotated, Any, Final, NoReturn
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final
 
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from otel_personalization import live_path
 from otel_personalization import replay as replaying
+from otel_personalization.console import (
+    FAILED,
+    NO_TRACES,
+    SOME_NOT_COUNTED,
+    check_url,
+    fail,
+    progress_of,
+    show_problems,
+    whole_file,
+    working,
+)
 from otel_personalization.conventions import COLLABORATIVE_SOURCE
+from otel_personalization.daily import commands
 from otel_personalization.doctor import Level, examine
 from otel_personalization.hook import PersonalizationHook
 from otel_personalization.prometheus_api import PrometheusApi
 from otel_personalization.settings import NONE, SettingsError
 from otel_personalization.version import __version__
 
-FAILED: Final = 1
-NO_TRACES: Final = 2
-SOME_NOT_COUNTED: Final = 3
-
-SHOWN_PROBLEMS: Final = 20
 TABLE_WIDTH: Final = 110
 """Columns that the table needs: no figure is cut off on a narrower terminal, or in a pipe."""
 
 app = typer.Typer(
     help="Does personalisation still reach users?", no_args_is_help=True, add_completion=False
 )
+
+
+app.command()(commands.snapshot)
+app.command()(commands.daily)
 
 
 class Format(str, Enum):
@@ -113,8 +119,8 @@ def replay(
         with (
             _quiet_hook(),
             _otlp_hook(otlp) as hook,
-            _stamped(stamp) as stamped,
-            _progress(files) as progress,
+            whole_file(stamp) as stamped,
+            progress_of(files) as progress,
         ):
             report = replaying.replay(
                 files,
@@ -127,7 +133,7 @@ def replay(
     except SettingsError as error:
         raise typer.BadParameter(str(error), param_hint="environment") from None
     except OSError as error:
-        _fail(f"{error.filename or 'error'}: {error.strerror or error}")
+        fail(f"{error.filename or 'error'}: {error.strerror or error}")
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     elif report.has_traces:
@@ -136,7 +142,7 @@ def replay(
         console.print(table_of(report))
     _tell_problems(report)
     if is_unsent:
-        _fail(f"the counters could not be sent to {otlp}")
+        fail(f"the counters could not be sent to {otlp}")
     if not report.has_traces:
         typer.echo(
             "There is no decision trace in the input: no line is a JSON object with decision_id, "
@@ -147,22 +153,6 @@ def replay(
         raise typer.Exit(NO_TRACES)
     if report.problems:
         raise typer.Exit(SOME_NOT_COUNTED)
-
-
-def _check_url(url: str | None) -> str | None:
-    """Whether it is a URL. It is not repeated: it may hold a password."""
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url:
-        raise typer.BadParameter("it takes a URL, such as http://localhost:4318")
-    if "@" in url.partition(parts.netloc)[2]:
-        raise typer.BadParameter("in a password, write / as %2F, ? as %3F, # as %23 and @ as %40")
-    return url
 
 
 @app.command()
@@ -186,7 +176,7 @@ def doctor(
         str | None,
         typer.Option(
             metavar="URL",
-            callback=_check_url,
+            callback=check_url,
             help="Send some decisions to this OTLP endpoint, such as http://localhost:4318; the "
             "protocol is that of OTEL_EXPORTER_OTLP_PROTOCOL, http/protobuf if unset.",
         ),
@@ -195,7 +185,7 @@ def doctor(
         str | None,
         typer.Option(
             metavar="URL",
-            callback=_check_url,
+            callback=check_url,
             help="Follow those decisions to this Prometheus, such as http://localhost:9090, and "
             "say at which hop they got lost.",
         ),
@@ -217,11 +207,16 @@ def doctor(
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     given = {"target": target, "trace": trace, "when": when}
     worst = 0
-    with _waiting() as (tell, stop):
+    with working() as (tell, stop):
         findings = examine(given, send=send, collector=collector)
         if collector or prometheus:
             api = PrometheusApi(prometheus) if prometheus else None
-            findings = chain(findings, live_path.follow(api, collector, wait=wait, tell=tell))
+            findings = chain(
+                findings,
+                live_path.follow(
+                    api, collector, wait=wait, tell=lambda what: tell(f"waiting for {what}")
+                ),
+            )
         for finding in findings:
             stop()
             typer.echo(f"{finding.level.value:8} {finding.what}")
@@ -229,30 +224,6 @@ def doctor(
                 typer.echo(f"{'':8} -> {finding.remedy}")
             worst = max(worst, FAILED if finding.level is Level.PROBLEM else 0)
     raise typer.Exit(worst)
-
-
-@contextmanager
-def _waiting() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """Says on a terminal what is being waited for, until that is over; nothing elsewhere."""
-    console = Console(stderr=True)
-    if not sys.stderr.isatty():
-        yield lambda _what: None, lambda: None
-        return
-    status = console.status("")
-
-    def tell(what: str) -> None:
-        status.update(f"waiting for {what}")
-        status.start()
-
-    try:
-        yield tell, status.stop
-    finally:
-        status.stop()
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"otel-personalization: {message}", err=True)
-    raise typer.Exit(FAILED)
 
 
 def _check_stamp(stamp: Path, files: list[Path], trace_format: Format) -> None:
@@ -288,70 +259,15 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
             "otel-personalization-replay", endpoint=endpoint, set_global=False
         )
     except (ImportError, ValueError) as error:
-        _fail(str(error))
+        fail(str(error))
     try:
         yield PersonalizationHook(meter_provider=provider, log=NONE, log_propagate=False)
     finally:
         provider.shutdown()
 
 
-@contextmanager
-def _stamped(path: Path | None) -> Iterator[IO[str] | None]:
-    """A file that takes its name only when it is whole."""
-    if path is None:
-        yield None
-        return
-    path = path.resolve()  # a link stays one
-    opened = gzip.open if path.suffix == ".gz" else open
-    if path.exists() and not path.is_file():  # a pipe or a device, which is to stay one
-        with opened(path, "wt", encoding="utf-8") as stream:
-            yield stream
-        return
-    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as whole:
-        unfinished = Path(whole.name)
-    try:
-        with opened(unfinished, "wt", encoding="utf-8") as stream:
-            yield stream
-        unfinished.chmod(0o666 & ~_umask())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextmanager
-def _progress(files: list[Path]) -> Iterator[Callable[[Path, int], None] | None]:
-    """A progress bar on a terminal, and none elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks = {
-            file: bar.add_task(
-                str(file), total=None if file == replaying.STDIN else file.stat().st_size
-            )
-            for file in files
-        }
-        yield lambda file, position: bar.update(tasks[file], completed=position)
-
-
 def _tell_problems(report: replaying.Report) -> None:
-    for problem in report.problems[:SHOWN_PROBLEMS]:
-        typer.echo(str(problem), err=True)
-    more = report.problem_count - SHOWN_PROBLEMS
-    if more > 0:
-        typer.echo(f"... and {more:,} more", err=True)
+    show_problems(report.problems, report.problem_count)
     if report.problems:
         malformed = sum(report.malformed.values())
         typer.echo(

@@ -114,20 +114,20 @@ def compute(
         "has_history": "TRUE" if history else "FALSE",
         "most_users": MOST_USERS,
     }
-    tell("users of the days before")
+    tell(f"{run.day}: users of the days before")
     engine.make("seen_users", **parameters)
-    tell("repeated deliveries")
+    tell(f"{run.day}: repeated deliveries")
     engine.make("repeated", **parameters)
     engine.define("counted", **parameters)
-    tell("cells")
+    tell(f"{run.day}: cells")
     engine.make("cells")
     engine.define("window_decisions")
     for name in _TABLES:
-        tell(name.replace("_", " "))
+        tell(f"{run.day}: {name}")
         engine.make(name, **parameters)
-    tell("sources")
+    tell(f"{run.day}: sources")
     sources = count_sources(engine.stream("source_events", **parameters))
-    tell("overlap and entropy")
+    tell(f"{run.day}: overlap and entropy")
     rows = _Rows(engine, run)
     return DayTables(
         run.day,

@@ -1,0 +1,126 @@
+"""What commands have in common: exit codes, errors, progress, files that are whole or not there."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Final, NoReturn
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from otel_personalization.ndjson import STDIN, Problem
+
+FAILED: Final = 1
+"""Exit code: a file could not be read, or a server did not answer."""
+NO_TRACES: Final = 2
+"""Exit code: there is no decision trace, or the command was wrong."""
+SOME_NOT_COUNTED: Final = 3
+"""Exit code: it is done, but for some lines that could not be counted."""
+
+SHOWN_PROBLEMS: Final = 20
+
+
+def fail(message: str) -> NoReturn:
+    """End with a message."""
+    typer.echo(f"otel-personalization: {message}", err=True)
+    raise typer.Exit(FAILED)
+
+
+def check_url(url: str | None) -> str | None:
+    """Whether it is a URL. It is not repeated: it may hold a password."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise typer.BadParameter("it takes a URL, such as http://localhost:4318")
+    if "@" in url.partition(parts.netloc)[2]:
+        raise typer.BadParameter("in a password, write / as %2F, ? as %3F, # as %23 and @ as %40")
+    return url
+
+
+def show_problems(problems: Sequence[Problem], count: int) -> None:
+    """Tell the first problems, and how many more there are."""
+    for problem in problems[:SHOWN_PROBLEMS]:
+        typer.echo(str(problem), err=True)
+    if count > SHOWN_PROBLEMS:
+        typer.echo(f"... and {count - SHOWN_PROBLEMS:,} more", err=True)
+
+
+@contextmanager
+def working() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """Says on a terminal what is being done, until that is over; nothing elsewhere."""
+    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield lambda _what: None, lambda: None
+        return
+    status = console.status("")
+
+    def tell(what: str) -> None:
+        status.update(what)
+        status.start()
+
+    try:
+        yield tell, status.stop
+    finally:
+        status.stop()
+
+
+@contextmanager
+def whole_file(path: Path | None) -> Iterator[IO[str] | None]:
+    """A file that takes its name only when it is whole."""
+    if path is None:
+        yield None
+        return
+    path = path.resolve()  # a link stays one
+    opened = gzip.open if path.suffix == ".gz" else open
+    if path.exists() and not path.is_file():  # a pipe or a device, which is to stay one
+        with opened(path, "wt", encoding="utf-8") as stream:
+            yield stream
+        return
+    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as whole:
+        unfinished = Path(whole.name)
+    try:
+        with opened(unfinished, "wt", encoding="utf-8") as stream:
+            yield stream
+        unfinished.chmod(0o666 & ~_umask())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def progress_of(files: list[Path]) -> Iterator[Callable[[Path, int], None] | None]:
+    """A progress bar on a terminal, and none elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks = {
+            file: bar.add_task(str(file), total=None if file == STDIN else file.stat().st_size)
+            for file in files
+        }
+        yield lambda file, position: bar.update(tasks[file], completed=position)

@@ -1,0 +1,273 @@
+"""The commands ``snapshot`` and ``daily``; what they need is imported when they run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from otel_personalization.console import (
+    FAILED,
+    NO_TRACES,
+    SOME_NOT_COUNTED,
+    check_url,
+    fail,
+    progress_of,
+    show_problems,
+    working,
+)
+
+if TYPE_CHECKING:
+    from otel_personalization.daily.lines import Problems
+
+POSTGRES: Final = ("postgresql://", "postgres://")
+
+
+class EngineName(str, Enum):
+    """Where statements run."""
+
+    duckdb = "duckdb"
+    spark = "spark"
+
+
+_Day = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="UTC date, such as 2026-11-21."),
+]
+_FromDay = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="First of several days."),
+]
+_ToDay = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], metavar="DAY", help="Last of several days."),
+]
+
+
+def snapshot(
+    *,
+    source: Annotated[
+        list[str],
+        typer.Option(
+            "--from",
+            metavar="FILE|URL",
+            help="NDJSON, gzipped or not, - is standard input; may be given several times. Or the "
+            "PostgreSQL that has rec_decisions, such as postgresql://USER@HOST/DATABASE.",
+        ),
+    ],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder of snapshots.")],
+    day: _Day = None,
+    from_day: _FromDay = None,
+    to_day: _ToDay = None,
+    org: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this organisation, of PostgreSQL.")
+    ] = None,
+) -> None:
+    r"""Store the decisions of days as Parquet, which is what the nightly job reads.
+
+    A day that is there already is replaced as a whole. Without a day, files give every day that
+    they hold.
+
+    \b
+    Exit codes:
+      0  every line was counted
+      1  something could not be read or written
+      2  a day has no decision, or the command was wrong
+      3  some lines were not counted; they are told by file and line
+    """
+    days = _days(day, from_day, to_day)
+    with _needed("daily"):
+        from otel_personalization.daily import lines as sources  # noqa: PLC0415
+        from otel_personalization.daily import snapshot as snapshots  # noqa: PLC0415
+
+    is_database = any(_is_database(place) for place in source)
+    if is_database and (len(source) > 1 or not days):
+        raise typer.BadParameter("of PostgreSQL it takes one URL, and --day", param_hint="--from")
+    if org is not None and not is_database:
+        raise typer.BadParameter("it takes PostgreSQL; daily has --org, too", param_hint="--org")
+    files = [] if is_database else [Path(place) for place in source]
+    empty: list[str] = []
+    is_partial = False
+    with progress_of(files) as progress, working() as (tell, stop):
+        inputs: list[tuple[sources.Lines, list[date] | None]] = (
+            [(sources.PostgresLines(source[0], of_day, org), [of_day]) for of_day in days]
+            if is_database
+            else [(sources.FileLines(files, progress), days or None)]
+        )
+        for lines, wanted in inputs:
+            if is_database:
+                tell(f"snapshot of {', '.join(map(str, wanted or ()))}")
+            try:
+                written = snapshots.write(lines, to, wanted)
+            except snapshots.EmptyDayError as error:
+                empty.append(str(error))
+                written = dict(error.manifests)
+            except (snapshots.SnapshotError, sources.SourceError) as error:
+                stop()
+                fail(str(error))
+            except OSError as error:
+                stop()
+                fail(_told(error))
+            stop()
+            for manifest in written.values():
+                typer.echo(f"{manifest.day}: {manifest.rows:,} decisions in {manifest.data}")
+            is_partial = _tell_problems(lines.problems) or is_partial
+    for what in empty:
+        typer.echo(f"otel-personalization: {what}", err=True)
+    raise typer.Exit(NO_TRACES if empty else SOME_NOT_COUNTED if is_partial else 0)
+
+
+def daily(
+    *,
+    traces: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Folder of snapshots; or NDJSON, gzipped or not, - is standard input, which may "
+            "be given several times.",
+        ),
+    ],
+    day: _Day = None,
+    from_day: _FromDay = None,
+    to_day: _ToDay = None,
+    engine: Annotated[EngineName, typer.Option(help="Where it is computed.")] = EngineName.duckdb,
+    warehouse: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|URL|DIR",
+            help="Where the tables are: a file of DuckDB, a PostgreSQL such as "
+            "postgresql://USER@HOST/DATABASE, or a folder for Parquet, written DIR/.",
+        ),
+    ] = "personalization.duckdb",
+    pushgateway: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", callback=check_url, help="Push the figures of the last day there."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page of HTML on the last day.")
+    ] = None,
+    log: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="Where log lines of the figures go: -, none or a file to add to."
+        ),
+    ] = "-",
+    k: Annotated[int, typer.Option(min=1, max=200, help="Items of a list to compare.")] = 10,
+    window_days: Annotated[
+        int, typer.Option(min=1, max=366, help="Days from which users' last lists are taken.")
+    ] = 1,
+    history_days: Annotated[
+        int, typer.Option(min=1, max=366, help="Days before, in which returning users were seen.")
+    ] = 28,
+    org: Annotated[
+        str | None, typer.Option(metavar="ID", help="Organisation, where there are several.")
+    ] = None,
+) -> None:
+    r"""Compute overlap, entropy and exposure of a day, and replace it in the warehouse.
+
+    \b
+    Exit codes:
+      0  every line was counted
+      1  something could not be read or written, or a server did not answer
+      2  a day has no decision, or the command was wrong
+      3  it is done, but some lines were not counted
+    """
+    days = _days(day, from_day, to_day)
+    if not days:
+        raise typer.BadParameter("say which day, such as --day 2026-11-21", param_hint="--day")
+    with _needed("daily"):
+        from otel_personalization.daily import night  # noqa: PLC0415
+        from otel_personalization.daily.publish import PublishError, push_run  # noqa: PLC0415
+
+    order = night.Order(
+        days=days,
+        warehouse=warehouse,
+        spark=engine is EngineName.spark,
+        pushgateway=pushgateway,
+        report=report,
+        log=None if log == "none" else Path(log),
+        k=k,
+        window_days=window_days,
+        history_days=history_days,
+        org=org,
+    )
+    succeeded = False
+    try:
+        with ExitStack() as stack:
+            with progress_of([path for path in traces if path.is_file()]) as progress:
+                stored = stack.enter_context(night.stored(traces, progress))
+            tell, _ = stack.enter_context(working())
+            outcome = night.run(order, stored, tell)
+        succeeded = not outcome.missing
+    except night.NightError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(_told(error))
+    finally:
+        if pushgateway is not None:
+            try:
+                push_run(pushgateway, success=succeeded, org_id=org)
+            except PublishError as error:
+                typer.echo(f"otel-personalization: {error}", err=True)
+                if succeeded:
+                    raise typer.Exit(FAILED) from None
+    for note in outcome.notes:
+        typer.echo(note, err=True)
+    is_partial = _tell_problems(outcome.problems) if outcome.problems else outcome.is_partial
+    for missing in outcome.missing:
+        typer.echo(f"otel-personalization: {missing}", err=True)
+    raise typer.Exit(NO_TRACES if outcome.missing else SOME_NOT_COUNTED if is_partial else 0)
+
+
+def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | None) -> list[date]:
+    """The days that were asked for, in order; none where none was."""
+    if day is not None and (from_day is not None or to_day is not None):
+        raise typer.BadParameter("give a day, or the first and the last of several")
+    if (from_day is None) != (to_day is None):
+        raise typer.BadParameter("--from-day and --to-day come together")
+    first, last = (day, day) if day is not None else (from_day, to_day)
+    if first is None or last is None:
+        return []
+    if last < first:
+        raise typer.BadParameter("the last day is before the first", param_hint="--to-day")
+    return [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _is_database(place: str) -> bool:
+    return place.startswith(POSTGRES)
+
+
+def _tell_problems(problems: Problems) -> bool:
+    """Tell what was not counted; whether there was any."""
+    counts = problems.counts
+    show_problems(problems.first, counts.total())
+    if counts:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+        typer.echo(f"Not counted: {kinds}.", err=True)
+    return bool(counts)
+
+
+def _told(error: OSError) -> str:
+    return f"{error.filename or 'error'}: {error.strerror or error}"
+
+
+@contextmanager
+def _needed(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("otel_personalization"):
+            raise
+        command = sys.argv[1] if len(sys.argv) > 1 else "this"
+        fail(
+            f"{command} needs {error.name}, which is not installed: "
+            f'pip install "otel-personalization[{extra}]"'
+        )

@@ -1,0 +1,269 @@
+"""A run of the nightly job: days of snapshots, into the warehouse, the Pushgateway and a report."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Final
+
+from otel_personalization.console import whole_file
+from otel_personalization.daily.engines import DuckDB, Engine
+from otel_personalization.daily.job import Run, Tell, compute
+from otel_personalization.daily.lines import FileLines, Problems, SourceError
+from otel_personalization.daily.publish import PublishError, catalog_overlap, push, write_lines
+from otel_personalization.daily.snapshot import (
+    EmptyDayError,
+    Manifest,
+    SnapshotError,
+    check,
+    days_of,
+    read_manifest,
+    write,
+)
+from otel_personalization.daily.tables import (
+    PERSONALIZATION_DAILY,
+    SOURCES_DAILY,
+    DayTables,
+)
+from otel_personalization.daily.warehouse import Warehouse, WarehouseError, open_warehouse
+from otel_personalization.ndjson import STDIN
+
+REPORT_DAYS: Final = 28
+"""Days before, which a report shows beside the day."""
+
+
+class NightError(Exception):
+    """A run ended: what was wrong, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is to do."""
+
+    days: Sequence[date]
+    """In order."""
+    warehouse: str
+    spark: bool
+    pushgateway: str | None
+    report: Path | None
+    log: Path | None
+    """``-`` is standard output; None for no log lines."""
+    k: int
+    window_days: int
+    history_days: int
+    org: str | None
+
+    def run_of(self, day: date, org_id: str) -> Run:
+        """What is computed of a day."""
+        return Run(day, org_id, self.k, self.window_days, self.history_days)
+
+
+@dataclass
+class Stored:
+    """A folder of snapshots, and what was not counted of the files that it was made from."""
+
+    folder: Path
+    problems: Problems | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of a run."""
+
+    problems: Problems | None
+    """Of files; None where snapshots were read."""
+    is_partial: bool = False
+    """Whether the snapshots say that lines were not counted."""
+    missing: list[str] = field(default_factory=list)
+    """Days that could not be computed, and why."""
+    notes: list[str] = field(default_factory=list)
+    """What whoever runs it should know."""
+
+
+@contextmanager
+def stored(
+    traces: Sequence[Path], progress: Callable[[Path, int], None] | None
+) -> Iterator[Stored]:
+    """The snapshots of traces: a folder of them as it is, or one made of files for the time being.
+
+    Raises:
+        NightError: there is no trace, or it is neither.
+    """
+    if len(traces) == 1 and traces[0].is_dir():
+        yield Stored(traces[0])
+        return
+    for path in traces:
+        if path != STDIN and path.is_dir():
+            raise NightError(f"{path} is a folder: give one folder of snapshots, or files")
+    lines = FileLines(traces, progress)
+    with tempfile.TemporaryDirectory(prefix="personalization-") as folder:
+        try:
+            write(lines, Path(folder))
+        except EmptyDayError:
+            pass  # it is told of the days that are asked for
+        except (SnapshotError, SourceError) as error:
+            raise NightError(str(error)) from None
+        yield Stored(Path(folder), lines.problems)
+
+
+def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
+    """Compute the days of an order, each into the warehouse as soon as it is there.
+
+    Args:
+        order: what is to be done.
+        stored: the snapshots.
+        tell: is told what is being done.
+
+    Raises:
+        NightError: something could not be read or written, or a server did not answer. Days
+            before it are in the warehouse.
+        OSError: a file could not be read or written.
+    """
+    outcome = Outcome(stored.problems)
+    try:
+        manifests = _manifests(order, stored.folder)
+        org_id = _organisation(order, manifests)
+        with open_warehouse(order.warehouse) as warehouse:
+            last = None
+            for day in order.days:
+                if day not in manifests or org_id not in manifests[day].organisations:
+                    outcome.missing.append(_missing(day, order, stored, manifests))
+                    continue
+                needed = {
+                    of_day: manifest
+                    for of_day, manifest in manifests.items()
+                    if order.run_of(day, org_id).needs(of_day)
+                }
+                for manifest in needed.values():
+                    check(manifest)
+                with _engine(order, list(needed.values()), org_id) as engine:
+                    last = compute(engine, order.run_of(day, org_id), needed, tell)
+                tell(f"{day} into the warehouse")
+                warehouse.replace(last)
+                outcome.notes.append(_summary(last))
+                outcome.is_partial |= _is_partial(last)
+                _log(order, warehouse, last)
+            if last is not None:
+                _publish(order, warehouse, last, outcome, tell)
+    except (SnapshotError, WarehouseError, PublishError) as error:
+        raise NightError(str(error)) from None
+    return outcome
+
+
+def _manifests(order: Order, folder: Path) -> dict[date, Manifest]:
+    """Of the days that any of the days of the order needs."""
+    runs = [order.run_of(day, "") for day in order.days]
+    return {
+        day: read_manifest(folder, day)
+        for day in days_of(folder)
+        if any(run.needs(day) for run in runs)
+    }
+
+
+def _organisation(order: Order, manifests: dict[date, Manifest]) -> str:
+    """The organisation whose decisions are computed."""
+    if order.org is not None:
+        return order.org
+    found = sorted(
+        {
+            org_id
+            for day in order.days
+            if day in manifests
+            for org_id in manifests[day].organisations
+        }
+    )
+    if len(found) > 1:
+        raise NightError(
+            f"there are decisions of {len(found)} organisations ({', '.join(found[:5])}"
+            f"{', ...' if len(found) > 5 else ''}); say which one: --org {found[0]}"
+        )
+    return found[0] if found else ""
+
+
+def _missing(day: date, order: Order, stored: Stored, manifests: dict[date, Manifest]) -> str:
+    of_org = f" of organisation {order.org}" if order.org is not None else ""
+    if day in manifests:
+        there = ", ".join(sorted(manifests[day].organisations))
+        return f"there is no decision{of_org} on {day}; there are those of {there}"
+    if stored.problems is not None:
+        return f"there is no decision on {day} in the input"
+    return (
+        f"there is no snapshot of {day} in {stored.folder}; make it with: "
+        f"otel-personalization snapshot --day {day} --to {stored.folder} --from ..."
+    )
+
+
+def _engine(order: Order, manifests: list[Manifest], org_id: str) -> AbstractContextManager[Engine]:
+    if not order.spark:
+        return DuckDB(manifests, org_id)
+    from otel_personalization.daily.spark import Spark  # noqa: PLC0415  # few have it
+
+    return Spark(manifests, org_id)
+
+
+def _previous_overlap(warehouse: Warehouse, tables: DayTables) -> dict[tuple[str, str], float]:
+    before = tables.day - timedelta(days=1)
+    return catalog_overlap(warehouse.read(PERSONALIZATION_DAILY, tables.org_id, before, before))
+
+
+def _log(order: Order, warehouse: Warehouse, tables: DayTables) -> None:
+    if order.log is None:
+        return
+    previous = _previous_overlap(warehouse, tables)
+    if order.log == STDIN:
+        write_lines(tables, sys.stdout, previous)
+        sys.stdout.flush()
+    else:
+        with order.log.open("a", encoding="ascii") as stream:
+            write_lines(tables, stream, previous)
+
+
+def _publish(
+    order: Order, warehouse: Warehouse, tables: DayTables, outcome: Outcome, tell: Tell
+) -> None:
+    """Push the last day, and report on it."""
+    if order.report is not None:
+        tell("report")
+        from otel_personalization.daily.report import render  # noqa: PLC0415  # slow to import
+
+        first = tables.day - timedelta(days=REPORT_DAYS)
+        before = tables.day - timedelta(days=1)
+        history = {
+            table.qualified_name: warehouse.read(table, tables.org_id, first, before)
+            for table in (PERSONALIZATION_DAILY, SOURCES_DAILY)
+        }
+        page = render(tables, history, made_at=datetime.now(timezone.utc))
+        with whole_file(order.report) as stream:
+            assert stream is not None
+            stream.write(page)
+        outcome.notes.append(f"report: {order.report}")
+    if order.pushgateway is not None:
+        tell("Pushgateway")
+        pushed = push(order.pushgateway, tables, _previous_overlap(warehouse, tables))
+        if pushed.newer_day is not None:
+            outcome.notes.append(
+                f"not pushed: the Pushgateway has {pushed.newer_day}, which is later than "
+                f"{tables.day}"
+            )
+        elif pushed.left_out:
+            places = ", ".join("/".join(place) for place in pushed.left_out[:5])
+            outcome.notes.append(
+                f"{len(pushed.left_out)} surfaces have no series in the Pushgateway ({places}): "
+                "too many, or names that are too long"
+            )
+
+
+def _summary(tables: DayTables) -> str:
+    quality = tables.quality
+    rows = ", ".join(f"{name} {rows.num_rows:,} rows" for name, rows in tables.rows.items())
+    return f"{tables.day}: {quality.decisions:,} decisions; {rows}"
+
+
+def _is_partial(tables: DayTables) -> bool:
+    quality = tables.quality
+    return bool(quality.malformed or quality.skipped_lines or quality.undated)
