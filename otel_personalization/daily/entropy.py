@@ -84,6 +84,7 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
     if min(groups.min(), values.min(), counts.min()) < 0:
         raise ValueError("a group, value or count is negative")
     table = sparse.coo_matrix((counts, (groups, values))).tocsr()
+    table.sort_indices()  # so that no rounding depends on the order of entries
     table = table[np.diff(table.indptr) > 0]
     totals = np.asarray(table.sum(axis=0), np.int64).ravel()
     seen = totals[totals > 0]

@@ -18,6 +18,8 @@ MOST_USERS: Final = 5_000
 """Whose lists are compared in a row; of more, those with the smallest hashes."""
 TOP_ITEMS: Final = 10
 
+_TOLD_APART: Final = ("cell", "cohort_rule", "device_rule", "served_items", "personalized_items")
+
 _Integers = npt.NDArray[np.int64]
 
 
@@ -29,13 +31,21 @@ class Totals:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self._by_cell = ByCell(table)
+        self._by_cell = ByCell(table.sort_by([(name, "ascending") for name in _TOLD_APART]))
+        table = self._by_cell.table
+        decisions, served, personalized = (
+            table[name].to_numpy() for name in ("decisions", "served_items", "personalized_items")
+        )
         self._columns = {
-            name: self._by_cell.table[name].to_numpy()
-            for name in table.column_names
-            if name not in ("cell", "cohort_rule", "device_rule")
+            name: table[name].to_numpy() for name in table.column_names if name not in _TOLD_APART
+        } | {
+            "empty_decisions": np.where(served == 0, decisions, 0),
+            "served_items": decisions * served,
+            "served_items_squared": decisions * served**2,
+            "personalized_items": decisions * personalized,
+            "personalized_rates": decisions * personalized / np.maximum(served, 1),
         }
-        self.cells = frozenset(self._by_cell.table["cell"].to_pylist())
+        self.cells = frozenset(table["cell"].to_pylist())
         """Those that had a decision on the day."""
 
     def of(self, cells: Cells) -> dict[str, Any]:
@@ -183,7 +193,7 @@ class Exposure:
             self._by_cell[kind] = by_cell
             self._columns[kind] = (
                 rows["users"].fill_null(0).to_numpy(),
-                rows[column].combine_chunks().dictionary_encode().indices.to_numpy(),
+                _codes(rows[column]),
                 rows["served"].to_numpy(),
             )
 
@@ -220,6 +230,15 @@ class Exposure:
                 f"{column}_sample_coverage": entropy.sample_coverage,
             }
         return found
+
+
+def _codes(values: pa.ChunkedArray) -> _Integers:
+    """Numbers in the order of the values, whatever the order of the rows."""
+    encoded = values.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    code = np.empty(len(order), np.int64)
+    code[order] = np.arange(len(order))
+    return code[encoded.indices.to_numpy()]
 
 
 class Settings:

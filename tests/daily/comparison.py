@@ -8,13 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from otel_personalization.daily.engines import DuckDB, Engine
 from otel_personalization.daily.job import Run, compute
 from otel_personalization.daily.lines import FileLines
 from otel_personalization.daily.snapshot import Manifest, write
-from otel_personalization.daily.tables import TABLES, DayTables, Table
+from otel_personalization.daily.tables import TABLES, DayTables
 from tests.daily import oracle
 
 CLOSE = 1e-9
@@ -40,18 +38,20 @@ def computed(
 def differences(tables: DayTables, expected: Mapping[str, Sequence[oracle.Row]]) -> list[str]:
     """Where the rows are not the oracle's; a few of them, each with its key."""
     found = []
-    for table in TABLES:
-        found += _differences(
-            table, tables.rows[table.qualified_name], expected[table.qualified_name]
-        )
+    for name, rows in tables.rows.items():
+        found += differences_of_rows(name, rows.to_pylist(), expected[name])
     return found
 
 
-def _differences(table: Table, rows: pa.Table, expected: Sequence[oracle.Row]) -> list[str]:
+def differences_of_rows(
+    name: str, rows: Sequence[Mapping[str, Any]], expected: Sequence[oracle.Row]
+) -> list[str]:
+    """The same of the rows of one table, by its qualified name."""
+    (table,) = (table for table in TABLES if table.qualified_name == name)
     keys = [column.name for column in table.key]
-    got = {tuple(row[key] for key in keys): row for row in rows.to_pylist()}
+    got = {tuple(row[key] for key in keys): row for row in rows}
     want = {tuple(row[key] for key in keys): row for row in expected}
-    assert len(got) == rows.num_rows, "a key comes twice"
+    assert len(got) == len(rows), "a key comes twice"
     found = [f"{table.name} {key}: missing" for key in want.keys() - got.keys()]
     found += [f"{table.name} {key}: too much" for key in got.keys() - want.keys()]
     for key in want.keys() & got.keys():

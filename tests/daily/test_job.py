@@ -11,11 +11,11 @@ from random import Random
 import pytest
 
 from otel_personalization.daily.job import Run
+from tests.conftest import DATA, recording
 from tests.daily import hostile, oracle
 from tests.daily.comparison import computed, differences, snapshots
 
-SAMPLE = Path(__file__).parent.parent / "data" / "traces.ndjson.gz"
-RECORDED = Path(__file__).parents[3] / "shared" / "data" / "decision_traces.ndjson.gz"
+SAMPLE = DATA / "traces.ndjson.gz"
 WINDOWS = ((10, 1), (3, 2))
 """Items of a list, and days from which lists are taken."""
 
@@ -45,9 +45,8 @@ def test_the_recorded_sample_gives_the_rows_of_the_oracle(tmp_path):
     assert compare(lines_of(SAMPLE), tmp_path) >= 5 * len(WINDOWS)
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="the full recording is not in a clone")
 def test_the_full_recording_gives_the_rows_of_the_oracle(tmp_path):
-    assert compare(lines_of(RECORDED), tmp_path) == 5 * len(WINDOWS)
+    assert compare(lines_of(recording("decision_traces.ndjson.gz")), tmp_path) == 5 * len(WINDOWS)
 
 
 @pytest.mark.parametrize("seed", [1])

@@ -1,0 +1,263 @@
+"""`otel-personalization snapshot` and `daily`, as they are called."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from typer.testing import CliRunner, Result
+
+from otel_personalization.cli import app
+from otel_personalization.daily.snapshot import days_of, read_manifest
+from tests.conftest import DATA
+from tests.daily import oracle
+from tests.daily.comparison import differences_of_rows
+from tests.daily.test_job import lines_of
+
+SAMPLE = DATA / "traces.ndjson.gz"
+DAY = date(2026, 11, 23)
+DAYS = [date(2026, 11, n) for n in range(19, 24)]
+ORG = "00000000-0000-0000-0000-000000000001"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the default warehouse goes."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+
+
+def daily(*arguments: object, exit_code: int = 0, stdin: bytes | None = None) -> Result:
+    result = run("daily", *arguments, stdin=stdin)
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+def rows_of(table: str, warehouse: Path = Path("personalization.duckdb")) -> list[dict[str, Any]]:
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        return connection.table(table).to_arrow_table().to_pylist()
+
+
+def trace(**fields: Any) -> str:
+    return json.dumps(
+        {
+            "decision_id": "d",
+            "org_id": ORG,
+            "namespace": "shop",
+            "surface": "home",
+            "ts": f"{DAY}T10:00:00Z",
+            "user_hash": "u",
+            "final_items": [{"item_id": "a"}],
+            **fields,
+        }
+    )
+
+
+def file_of(*lines: str, name: str = "traces.ndjson") -> Path:
+    path = Path(name)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return path
+
+
+# --- what comes out ---------------------------------------------------------------------------
+
+
+def test_one_command_on_a_file_fills_the_tables_of_the_default_warehouse():
+    daily("--day", DAY, "--traces", SAMPLE, "--log", "none")
+    for table, expected in oracle.day_tables(lines_of(SAMPLE), DAY, org=ORG).items():
+        assert differences_of_rows(table, rows_of(table), expected) == []
+
+
+def test_snapshots_give_the_same_rows_as_the_file_that_they_were_made_of():
+    result = run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    assert result.exit_code == 0, result.output
+    assert days_of(Path("snapshots")) == DAYS
+    daily("--day", DAY, "--traces", SAMPLE, "--warehouse", "file.duckdb", "--log", "none")
+    daily("--day", DAY, "--traces", "snapshots", "--warehouse", "dir.duckdb", "--log", "none")
+    for table in oracle.day_tables([], DAY):
+        assert rows_of(table, Path("file.duckdb")) == rows_of(table, Path("dir.duckdb"))
+
+
+def test_a_snapshot_of_one_day_leaves_the_others_out():
+    result = run("snapshot", "--from", SAMPLE, "--to", "snapshots", "--day", DAY)
+    assert result.exit_code == 0, result.output
+    assert days_of(Path("snapshots")) == [DAY]
+    assert read_manifest(Path("snapshots"), DAY).problems["other_days"] > 0
+
+
+def test_a_back_fill_computes_each_day_and_a_second_one_changes_nothing():
+    order = ("--from-day", DAYS[0], "--to-day", DAYS[-1], "--traces", SAMPLE, "--log", "none")
+    daily(*order)
+    first = rows_of("analytics.personalization_daily")
+    assert {row["day"] for row in first} == set(DAYS)
+    daily(*order)
+    assert rows_of("analytics.personalization_daily") == first
+
+
+def test_log_lines_go_to_standard_output_or_to_the_end_of_a_file():
+    result = daily("--day", DAY, "--traces", SAMPLE)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {line["event"] for line in lines} == {"personalization.daily"}
+    assert {line["day"] for line in lines} == {str(DAY)}
+    for _ in range(2):
+        daily("--day", DAY, "--traces", SAMPLE, "--log", "lines.ndjson")
+    assert len(Path("lines.ndjson").read_text().splitlines()) == 2 * len(lines)
+
+
+def test_the_report_is_a_whole_page_on_the_last_day():
+    order = ("--from-day", DAYS[3], "--to-day", DAY, "--traces", SAMPLE, "--log", "none")
+    result = daily(*order, "--report", "report.html")
+    page = Path("report.html").read_text("utf-8")
+    assert page.rstrip().endswith("</html>")
+    assert str(DAY) in page
+    assert "report.html" in result.stderr
+
+
+def test_the_overlap_of_the_day_before_is_in_the_lines_where_that_day_is_in_the_warehouse():
+    lines = [
+        trace(decision_id=f"{day} {user}", ts=f"{day}T10:00:00Z", user_hash=str(user))
+        for day in DAYS[-2:]
+        for user in range(30)
+    ]
+    file = file_of(*lines)
+    result = daily("--from-day", DAYS[-2], "--to-day", DAY, "--traces", file)
+    before, after = (json.loads(line) for line in result.stdout.splitlines())
+    assert before["catalog_overlap_pct_previous_day"] is None
+    assert after["catalog_overlap_pct_previous_day"] == before["catalog_overlap_pct"] == 100.0
+
+
+# --- what is said of what could not be counted ------------------------------------------------
+
+
+def test_lines_that_are_not_counted_are_told_by_file_and_line_and_the_exit_code_says_so():
+    file = file_of(trace(), "{", trace(final_items=3), trace(ts="yesterday"))
+    result = daily("--day", DAY, "--traces", file, "--log", "none", exit_code=3)
+    for place in (f"{file}:2", f"{file}:3", f"{file}:4"):
+        assert place in result.stderr
+    assert "1 no_json" in result.stderr
+    assert rows_of("analytics.personalization_daily")[0]["decisions"] == 1
+
+
+def test_snapshots_of_lines_that_were_not_counted_say_so_each_night():
+    file = file_of(trace(), trace(final_items=3))
+    assert run("snapshot", "--from", file, "--to", "snapshots").exit_code == 3
+    daily("--day", DAY, "--traces", "snapshots", "--log", "none", exit_code=3)
+
+
+@pytest.mark.parametrize("traces", ["file", "snapshots"])
+def test_a_missing_day_is_said_and_not_written_as_zeros(traces):
+    file = file_of(trace())
+    run("snapshot", "--from", file, "--to", "snapshots")
+    result = daily(
+        *("--from-day", DAYS[3], "--to-day", DAY, "--log", "none"),
+        *("--traces", file if traces == "file" else "snapshots"),
+        exit_code=2,
+    )
+    assert f"there is no {'decision on' if traces == 'file' else 'snapshot of'} {DAYS[3]}" in (
+        result.stderr
+    )
+    assert {row["day"] for row in rows_of("analytics.personalization_daily")} == {DAY}
+
+
+def test_an_input_without_a_trace_is_said():
+    result = daily("--day", DAY, "--traces", file_of("", "3"), "--log", "none", exit_code=2)
+    assert f"there is no decision on {DAY} in the input" in result.stderr
+
+
+def test_several_organisations_need_one_to_be_named():
+    file = file_of(trace(), trace(org_id="other", decision_id="e"))
+    result = daily("--day", DAY, "--traces", file, "--log", "none", exit_code=1)
+    assert "2 organisations" in result.stderr
+    assert f"--org {ORG}" in result.stderr
+    daily("--day", DAY, "--traces", file, "--log", "none", "--org", "other")
+    assert {row["org_id"] for row in rows_of("analytics.personalization_daily")} == {"other"}
+    result = daily("--day", DAY, "--traces", file, "--log", "none", "--org", "third", exit_code=2)
+    assert f"there are those of {ORG}, other" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--traces", "gone.ndjson", "--day", DAY], "gone.ndjson"),
+        (["--traces", SAMPLE], "--day"),
+        (["--traces", SAMPLE, "--day", "2026-13-01"], "2026-13-01"),
+        (["--traces", SAMPLE, "--day", DAY, "--to-day", DAY], "or the first and the last"),
+        (["--traces", SAMPLE, "--from-day", DAY], "come together"),
+        (["--traces", SAMPLE, "--from-day", DAY, "--to-day", DAYS[0]], "before the first"),
+        (["--traces", ".", "--traces", SAMPLE, "--day", DAY], "one folder of snapshots"),
+        (["--traces", SAMPLE, "--day", DAY, "--warehouse", "analytics.duckdb"], "analytics"),
+        (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "localhost"], "URL"),
+        (["--traces", SAMPLE, "--day", DAY, "--k", "0"], "--k"),
+    ],
+)
+def test_a_wrong_command_says_what_is_wrong(arguments, said):
+    result = run("daily", *arguments)
+    assert result.exit_code in (1, 2)
+    assert said in " ".join(result.output.replace("│", " ").split())
+    assert "Traceback" not in result.output
+
+
+def test_a_damaged_snapshot_is_refused():
+    run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    data = read_manifest(Path("snapshots"), DAY).data
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    result = daily("--day", DAY, "--traces", "snapshots", "--log", "none", exit_code=1)
+    assert data.name in result.stderr
+    assert not Path("personalization.duckdb").exists() or not rows_of(
+        "analytics.personalization_daily"
+    )
+
+
+@pytest.mark.parametrize("command", ["daily", "snapshot"])
+@pytest.mark.parametrize("missing", ["duckdb", "pyarrow", "psycopg"])
+def test_without_its_packages_it_says_what_to_install(command, missing):
+    place = ("--traces", SAMPLE) if command == "daily" else ("--to", "snapshots", "--from", SAMPLE)
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from otel_personalization.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, "--day", str(DAY), *map(str, place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{command} needs {missing}, which is not installed" in done.stderr
+    assert 'pip install "otel-personalization[daily]"' in done.stderr
+
+
+def test_nothing_shows_progress_but_a_terminal(folder):
+    command = [
+        *(sys.executable, "-m", "otel_personalization", "daily", "--day", str(DAY)),
+        *("--traces", str(SAMPLE), "--log", "none"),
+    ]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "\x1b" not in piped.stderr + piped.stdout
+    own, other = pty.openpty()
+    with subprocess.Popen(command, stdin=other, stdout=other, stderr=other) as process:
+        os.close(other)
+        seen = b""
+        while True:
+            try:
+                part = os.read(own, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+    os.close(own)
+    assert process.returncode == 0, seen
+    assert f"{DAY}: exposure".encode() in seen
