@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from examples.ranking_service.tracing import ORG_ID
 from otel_personalization.conventions import DECISION_COUNTERS, OUTCOME_COUNTERS
+from otel_personalization.daily.tables import PERSONALIZATION_DAILY
+from otel_personalization.daily.warehouse import open_warehouse
 from otel_personalization.replay import replay
 
 REPOSITORY = Path(__file__).parents[1]
@@ -78,6 +82,30 @@ def test_the_demo_shows_shares_counters_and_a_stamped_trace(tmp_path):
         re.search(r"^\{.*personalization\.decision.*\}$", shown, re.MULTILINE).group()
     )
     assert line["decision_id"] in snapshot.read_text()
+
+    assert_the_nightly_job_ran(shown, snapshot)
+
+
+def assert_the_nightly_job_ran(shown, snapshot):
+    """Over the traces of the demo: its figures are those of the counters, its report is there."""
+    folder = snapshot.parents[1]
+    report = folder / "report.html"
+    assert re.search(rf"^The nightly report: +{re.escape(str(report))}$", shown, re.MULTILINE)
+    assert "</html>" in report.read_text()
+    day = date.fromisoformat(snapshot.stem)
+    with open_warehouse(str(folder / "personalization.duckdb")) as warehouse:
+        rows = warehouse.read(PERSONALIZATION_DAILY, ORG_ID, day, day).to_pylist()
+    by_surface = {
+        (row["namespace"], row["surface"], row["cohort"], row["device"]): row for row in rows
+    }
+    assert {"new", "returning"} < {row["cohort"] for row in rows}
+    assert {"web", "ios", "android"} < {row["device"] for row in rows}
+    for counts in replay([snapshot]).cells:
+        place = (counts["namespace"], counts["surface"])
+        row = by_surface[(*place, "all", "all")]
+        for name in ("decisions", "served_items", "personalized_items", "reason_items"):
+            assert row[name] == counts[name]
+        assert " / ".join(place) in shown[shown.index("The nightly job, over") :]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The demo: ``make demo``, or ``python -m examples.demo``.
 
 Starts the ranking service as a process of its own and an OTLP backend, has simulated users browse
-it, makes personalisation fail on one surface half-way, and shows what was counted. It talks to
-nothing but itself, and leaves nothing running.
+it, makes personalisation fail on one surface half-way, runs the nightly job over what the service
+stored, and shows what was counted. It talks to nothing but itself, and leaves nothing running.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from examples.demo.backend import receiving
+from examples.demo.nightly import Night
 from examples.demo.screen import Run, show
 from examples.demo.service import running
 from examples.ranking_service.settings import Fault
@@ -52,7 +53,8 @@ def main() -> None:
     console.width = max(console.width, TABLE_WIDTH)
     try:
         run = _run(arguments.requests, arguments.output, console)
-        is_exact = show(run, console)
+        console.print("Running the nightly job over the stored traces ...")
+        is_exact = show(run, Night(run.folder, run.snapshots), console)
     except KeyboardInterrupt:
         console.print("Stopped; nothing is left running.")
         sys.exit(128 + signal.SIGINT)

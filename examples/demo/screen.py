@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.demo.backend import Backend, Pair
+from examples.demo.nightly import Night
 from examples.ranking_service.traffic import Tally
 from otel_personalization.cli import table_of
 from otel_personalization.conventions import DECISION_COUNTERS, OUTCOME_COUNTERS
@@ -84,7 +85,7 @@ class Run:
         return served
 
 
-def show(run: Run, console: Console) -> bool:
+def show(run: Run, night: Night, console: Console) -> bool:
     """Show it all. Returns whether the counters are what the users were served."""
     served = run.served()
     requests = sum(counts["decisions"] for counts in served.values())
@@ -109,9 +110,15 @@ def show(run: Run, console: Console) -> bool:
     console.rule("A stored trace, shortened, with its two stamps")
     console.print_json(json.dumps(_shortened(next(filter(_is_telling, run.traces())))))
 
+    console.rule("The nightly job, over the stored traces")
+    console.print(f"{night.command}\n\n{night.said}", highlight=False, soft_wrap=True)
+    console.print(night.table())
+
     console.rule("Next")
     console.print(
-        f"The files of this run:    {run.folder}: traces/, outcomes.ndjson, decisions.log\n"
+        f"The nightly report:       {night.report}\n"
+        f"The files of this run:    {run.folder}: traces/, outcomes.ndjson, decisions.log,\n"
+        f"                          {night.warehouse.name}\n"
         f"Count them again:         otel-personalization replay {run.snapshots[0]}\n"
         "The service, to run it:   examples/ranking_service/README.md\n"
         "Your own service:         PersonalizationInstrumentor().instrument("
