@@ -75,17 +75,6 @@ class Database:
             raise PostgresError(done.stderr)
         return done.stdout.splitlines()
 
-    def check_syntax(self, statement: str) -> None:
-        """Have it parsed, and not looked at any further: its tables need not exist.
-
-        A block of PL/pgSQL is parsed with all its statements before it runs, and this one ends
-        before it comes to them.
-
-        Raises:
-            PostgresError: it is no SQL.
-        """
-        self.run(f"DO $block$ BEGIN RETURN; {statement.rstrip(';')}; END $block$")
-
     def store(self, traces: Iterable[dict[str, Any]]) -> None:
         """Store decision traces as the service does."""
         self.run(REC_DECISIONS)

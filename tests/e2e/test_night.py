@@ -44,22 +44,17 @@ def server() -> Iterator[Database]:
         yield database
 
 
-def url_of(server: Database, database: str = "postgres") -> str:
-    (folder,) = server.run("SHOW unix_socket_directories")
-    return f"postgresql://postgres@/{database}?host={folder}"
-
-
 @pytest.fixture
 def warehouse(server: Database) -> Iterator[str]:
     server.run("CREATE DATABASE warehouse")
-    yield url_of(server, "warehouse")
+    yield server.url("warehouse")
     server.run("DROP DATABASE warehouse WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")
 def snapshots(server: Database, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("snapshots")
-    run("snapshot", "--from", url_of(server), "--to", folder, *of_days())
+    run("snapshot", "--from", server.url(), "--to", folder, *of_days())
     return folder
 
 

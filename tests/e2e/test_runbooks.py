@@ -1,9 +1,8 @@
 """The queries of the runbooks, on the servers that they are pasted into.
 
-PromQL runs on Prometheus, and gives an answer on the series that it asks for. SQL over the
-service's table of traces runs on PostgreSQL; over the tables of the nightly job it is parsed by
-PostgreSQL, and nothing more, until the job makes them. LogQL is parsed by Grafana's grammar: there
-is no Loki.
+PromQL runs on Prometheus, and gives an answer on the series that it asks for. SQL runs on PostgreSQL
+and gives rows, over the service's table of traces and over the tables that the nightly job makes.
+LogQL is parsed by Grafana's grammar: there is no Loki.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ import pytest
 from examples.stack.servers import TOOLS, Prometheus
 from otel_personalization import PersonalizationHook, conventions
 from otel_personalization.conventions import COUNTERS, Counter, Gauge
-from tests.e2e.postgres import PostgresError, postgres
+from otel_personalization.daily.warehouse import open_warehouse
+from tests.daily.days import day_tables
+from tests.e2e.postgres import postgres
 from tests.runbooks import queries
 from tests.test_runbooks import OF_THE_SERVERS, RECORDED, metrics
 
@@ -167,6 +168,8 @@ def database(traces):
     hook = PersonalizationHook()
     with postgres() as database:
         database.store(recent(hook, trace, n) for n, trace in enumerate(traces))
+        with open_warehouse(database.url()) as warehouse:
+            warehouse.replace(day_tables(datetime.now(timezone.utc).date() - timedelta(days=1)))
         yield database
 
 
@@ -192,14 +195,8 @@ def test_sql_over_the_traces_gives_rows(database, query):
 
 
 @pytest.mark.parametrize("query", OF_THE_JOB, ids=lambda query: query.name)
-def test_sql_over_the_tables_of_the_nightly_job_is_sql(database, query):
-    database.check_syntax(query.text)
-
-
-@pytest.mark.parametrize("wrong", ["SELECT a, FROM b", "SELECT a FROM b GROUP BY", "SELCT a"])
-def test_what_is_no_sql_is_refused(database, wrong):
-    with pytest.raises(PostgresError, match="syntax error"):
-        database.check_syntax(wrong)
+def test_sql_over_the_tables_of_the_nightly_job_gives_rows(database, query):
+    assert database.run(query.text)
 
 
 # --- LogQL ------------------------------------------------------------------------------------

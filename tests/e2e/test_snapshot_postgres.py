@@ -47,13 +47,8 @@ def database(server: Database) -> Iterator[Database]:
     server.run("DROP TABLE IF EXISTS rec_decisions")
 
 
-def socket_of(database: Database) -> str:
-    (folder,) = database.run("SHOW unix_socket_directories")
-    return folder
-
-
 def url_of(database: Database, user: str = "postgres", rest: str = "") -> str:
-    return f"postgresql://{user}@/postgres?host={socket_of(database)}{rest}"
+    return database.url().replace("postgres@", f"{user}@", 1) + rest
 
 
 def trace(ts: str, n: int, **fields: Any) -> dict[str, Any]:
