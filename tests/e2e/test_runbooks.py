@@ -1,8 +1,8 @@
 """The queries of the runbooks, on the servers that they are pasted into.
 
-PromQL runs on Prometheus, and gives an answer on the series that it asks for. SQL runs on PostgreSQL
-and gives rows, over the service's table of traces and over the tables that the nightly job makes.
-LogQL is parsed by Grafana's grammar: there is no Loki.
+PromQL runs on Prometheus, and gives an answer on the series that it asks for. SQL runs on
+PostgreSQL and gives rows, over the service's table of traces and over the tables that the nightly
+job makes. LogQL is parsed by Grafana's grammar: there is no Loki.
 """
 
 from __future__ import annotations
