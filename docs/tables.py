@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from otel_personalization import conventions, settings
+from otel_personalization.daily import tables as daily
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -18,7 +19,9 @@ def table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
     """A table of Markdown."""
     columns = head.split(", ")
     lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n" for cells in lines
+    )
 
 
 def docstrings_of(kind: type) -> dict[str, str]:
@@ -52,6 +55,36 @@ def counters() -> str:
                 counter.description.rstrip("."),
             )
             for counter in conventions.COUNTERS
+        ),
+    )
+
+
+def gauges() -> str:
+    """Every gauge that the nightly job pushes."""
+    return table(
+        "gauge, labels, says",
+        (
+            (
+                f"`{gauge.prometheus_name}`",
+                ", ".join(f"`{key.replace('.', '_')}`" for key in gauge.attributes) or "none",
+                gauge.description.rstrip("."),
+            )
+            for gauge in conventions.DAILY_GAUGES
+        ),
+    )
+
+
+def columns(of: daily.Table) -> str:
+    """Every column of a table of the nightly job; those that tell its rows apart are marked."""
+    return table(
+        "column, is, says",
+        (
+            (
+                f"`{column.name}`",
+                f"{column.kind.value}, key" if column.is_key else column.kind.value,
+                column.meaning,
+            )
+            for column in of.columns
         ),
     )
 
@@ -102,6 +135,9 @@ TABLES = {
     "source": log_fields(conventions.SOURCE_LOG_FIELDS),
     "optional": log_fields(conventions.OPTIONAL_LOG_FIELDS),
     "settings": settings_table(),
+    "gauges": gauges(),
+    "daily": log_fields(conventions.DAILY_LOG_FIELDS),
+    **{of.name: columns(of) for of in daily.TABLES},
 }
 
 

@@ -81,6 +81,7 @@ def test_there_is_a_service_for_each_part_of_the_live_path():
         "logs",
         "prometheus",
         "alertmanager",
+        "pushgateway",
         "loki",
         "grafana",
     }
@@ -226,7 +227,7 @@ def test_prometheus_runs_with_the_flags_that_its_file_asks_for():
         assert flag in command("prometheus").split()
 
 
-def test_prometheus_scrapes_the_collectors_and_tells_alertmanager():
+def test_prometheus_scrapes_collectors_and_pushgateway_and_tells_alertmanager():
     (expression,) = re.findall(r"sed -i '(.*)'", command("prometheus"))
     made = subprocess.run(
         ["sed", expression, MONITORING / "prometheus" / "prometheus.yml"],
@@ -241,7 +242,8 @@ def test_prometheus_scrapes_the_collectors_and_tells_alertmanager():
         for of_job in job["static_configs"]
         for target in of_job["targets"]
     ]
-    assert {target.split(":")[0] for target in targets} == {"gateway", "logs", "alertmanager"}
+    hosts = {target.split(":")[0] for target in targets}
+    assert hosts == {"gateway", "logs", "alertmanager", "pushgateway"}
     for target in targets:
         host, port = target.split(":")
         assert port in published(host)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 import yaml
 
 from examples.stack.servers import FEATURE_GATES, MONITORING, PROMETHEUS_FEATURES, REPOSITORY
+from tests.conftest import DATA
 
 KUBERNETES = MONITORING / "kubernetes"
 COLLECTOR = MONITORING / "collector"
@@ -143,6 +149,93 @@ def test_instrumentation_is_named_as_the_service_asks_for_it():
     instrumentation = resource("instrumentation")["metadata"]
     (asked,) = re.findall(r"inject-python: (\S+)", PAGE)
     assert asked == f"{instrumentation['namespace']}/{instrumentation['name']}"
+
+
+# --- the nightly job --------------------------------------------------------------------------
+
+
+def cron_job():
+    """The CronJob, the template of its pods, and the container."""
+    resource, claim = yaml.safe_load_all((KUBERNETES / "daily.yaml").read_text())
+    pods = resource["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pods["containers"]
+    return resource, claim, pods, container
+
+
+def run_at_night(folder, source, **variables):
+    """The script of the CronJob, with files in place of the databases."""
+    container = cron_job()[-1]
+    return subprocess.run(
+        [*container["command"], *container["args"]],
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "SOURCE": str(source),
+            "SOURCE_PASSWORD": "one",
+            "WAREHOUSE": str(folder / "personalization.duckdb"),
+            "WAREHOUSE_PASSWORD": "other",
+            "DATA": str(folder),
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_nightly_job_makes_snapshot_tables_and_report_and_lets_old_snapshots_go(tmp_path):
+    old = tmp_path / "snapshots" / "day=2026-10-01"
+    old.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    done = run_at_night(tmp_path, DATA / "traces.ndjson.gz", DAY="2026-11-21")
+    assert (done.returncode, "36 decisions" in done.stderr) == (0, True), done.stderr
+    assert "<title>" in (tmp_path / "report.html").read_text()
+    assert [path.name for path in (tmp_path / "snapshots").glob("day=*")] == ["day=2026-11-21"]
+
+
+def test_lines_that_are_not_counted_do_not_fail_the_nightly_job(tmp_path):
+    source = tmp_path / "odd.ndjson"
+    source.write_text(
+        '{"decision_id": "a", "ts": "2026-11-21T09:00:00Z", "final_items": []}\n{"torn\n'
+    )
+    done = run_at_night(tmp_path, source, DAY="2026-11-21")
+    assert "no JSON" in done.stderr
+    assert done.returncode == 0
+
+
+def test_the_nightly_job_takes_yesterday_by_utc_and_fails_without_it(tmp_path):
+    (tmp_path / "none.ndjson").touch()
+    (tmp_path / "snapshots").mkdir()
+    around = {datetime.now(timezone.utc).date()}
+    done = run_at_night(tmp_path, tmp_path / "none.ndjson", TZ="Pacific/Auckland")
+    around.add(datetime.now(timezone.utc).date())
+    assert done.returncode == 2
+    asked = re.search(r"there is no snapshot of (\S+)", done.stderr).group(1)
+    assert asked in {str(day - timedelta(days=1)) for day in around}
+
+
+def test_the_nightly_job_has_the_variables_and_folders_that_its_script_uses():
+    resource, claim, pods, container = cron_job()
+    (script,) = container["args"]
+    given = {variable["name"] for variable in container["env"]}
+    assert set(re.findall(r"\$\{?([A-Z_]+)", script)) - {"DAY"} <= given
+    places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert places.keys() == {volume["name"] for volume in pods["volumes"]}
+    values = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert {values["DATA"], values["TMPDIR"]} == set(places.values())
+    (kept,) = (v["persistentVolumeClaim"] for v in pods["volumes"] if "emptyDir" not in v)
+    assert kept["claimName"] == claim["metadata"]["name"]
+    # The alert looks at 6 o'clock, by UTC.
+    minute, hour, *_ = resource["spec"]["schedule"].split()
+    latest = 3600 * int(hour) + 60 * int(minute) + resource["spec"]["startingDeadlineSeconds"]
+    assert resource["spec"]["timeZone"] == "Etc/UTC"
+    assert latest <= 5 * 3600
+
+
+def test_prometheus_keeps_the_labels_of_what_the_nightly_job_pushes():
+    file = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
+    (job,) = (job for job in file["scrape_configs"] if job["job_name"] == "pushgateway")
+    assert job["honor_labels"] is True
 
 
 def test_the_page_says_the_versions_that_this_package_needs():
