@@ -10,11 +10,13 @@ in braces are dates and numbers of a run, and the few words that the engines spe
 
 from __future__ import annotations
 
+import glob
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.resources import files
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final
 
@@ -40,6 +42,10 @@ class Engine(ABC):
 
     words: ClassVar[Mapping[str, str]]
     """How the engine spells what is spelled in two ways."""
+
+    @abstractmethod
+    def add(self, name: str, file: Path) -> None:
+        """Have the rows of a Parquet file as a table."""
 
     @abstractmethod
     def make(self, name: str, **parameters: object) -> None:
@@ -71,6 +77,8 @@ class DuckDB(Engine):
         "list": "list",
         "sorted": "list_sort",
         "text": "VARCHAR",
+        "size": "len",
+        "items_and_places": "unnest(items) AS item, generate_subscripts(items, 1) AS place",
     }
 
     def __init__(self, manifests: Sequence[Manifest], org_id: str) -> None:
@@ -107,6 +115,9 @@ class DuckDB(Engine):
         trace: TracebackType | None,
     ) -> None:
         self._exit.close()
+
+    def add(self, name: str, file: Path) -> None:
+        self._connection.from_parquet(glob.escape(str(file))).create_view(name)
 
     def make(self, name: str, **parameters: object) -> None:
         self._connection.execute(f"CREATE TABLE {name} AS {self._text(name, parameters)}")

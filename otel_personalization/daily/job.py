@@ -18,15 +18,24 @@ import pyarrow as pa
 
 from otel_personalization.daily.engines import Engine
 from otel_personalization.daily.measures import MOST_USERS, Exposure, Lists, Settings, Totals
+from otel_personalization.daily.outcomes import (
+    Arms,
+    Clicks,
+    Outcomes,
+    quality_of,
+    sample_ratio_p_value,
+)
 from otel_personalization.daily.rollup import Cells, Row, rolled_up, users_of
 from otel_personalization.daily.snapshot import Manifest
 from otel_personalization.daily.sources import count_sources
 from otel_personalization.daily.tables import (
     ALL,
     BLEND_WEIGHTS_DAILY,
+    NONE,
     PERSONALIZATION_DAILY,
     SOURCES_DAILY,
     DayTables,
+    OutcomeQuality,
     Quality,
     Table,
     arrow_schema,
@@ -95,7 +104,12 @@ _TABLES: Final = (
 
 
 def compute(
-    engine: Engine, run: Run, manifests: Mapping[date, Manifest], tell: Tell = lambda _: None
+    engine: Engine,
+    run: Run,
+    manifests: Mapping[date, Manifest],
+    tell: Tell = lambda _: None,
+    *,
+    outcomes: Outcomes | None = None,
 ) -> DayTables:
     """The rows of the tables of a day.
 
@@ -104,6 +118,7 @@ def compute(
         run: what is computed.
         manifests: of those snapshots.
         tell: is told what is being done.
+        outcomes: what became of served items, on this day or another.
     """
     history = run.history_of(manifests.values())
     parameters: dict[str, object] = {
@@ -127,8 +142,13 @@ def compute(
         engine.make(name, **parameters)
     tell(f"{run.day}: sources")
     sources = count_sources(engine.stream("source_events", **parameters))
+    if outcomes is not None:
+        tell(f"{run.day}: outcomes")
+        engine.add("outcomes", outcomes.data)
+        for name in ("outcome_pairs", "outcome_totals", "outcome_items"):
+            engine.make(name, **parameters)
     tell(f"{run.day}: overlap and entropy")
-    rows = _Rows(engine, run)
+    rows = _Rows(engine, run, outcomes)
     return DayTables(
         run.day,
         run.org_id,
@@ -150,7 +170,7 @@ def compute(
             ),
             BLEND_WEIGHTS_DAILY.qualified_name: rows.blend_weights(),
         },
-        _quality(engine, run, manifests[run.day], len(history)),
+        _quality(engine, run, manifests[run.day], len(history), rows.outcome_quality),
     )
 
 
@@ -174,7 +194,7 @@ _THREADS: Final = 2
 class _Rows:
     """Makes the rows of a run from what the statements counted."""
 
-    def __init__(self, engine: Engine, run: Run) -> None:
+    def __init__(self, engine: Engine, run: Run, outcomes: Outcomes | None) -> None:
         self._run = run
         totals = Totals(engine.fetch("cell_totals"))
         self._rows = {
@@ -201,6 +221,29 @@ class _Rows:
         self._exposure.fill(cells for row, cells in self._rows.items() if row.experiment == ALL)
         self._settings = _Memo(settings.of)
         self._settings.fill(distinct)
+        self._outcomes: _Memo | None = None
+        self._sample_ratios: dict[Row, float | None] = {}
+        self.outcome_quality: OutcomeQuality | None = None
+        if outcomes is not None:
+            items = engine.fetch("outcome_items")
+            self._outcomes = _Memo(Clicks(items).of)
+            self._outcomes.fill(distinct)
+            several = self._compare_arms(
+                Arms([(users["there"], users["users"]) for users in sets], engine.fetch("cells"))
+            )
+            (of_day,) = engine.fetch("outcome_totals")["outcomes"].to_pylist()
+            self.outcome_quality = quality_of(outcomes, of_day, items, several)
+
+    def _compare_arms(self, arms: Arms) -> int:
+        """Test how users were split in each experiment; how many were in several variants."""
+        found = 0
+        for row, cells in self._rows.items():
+            if row.experiment not in (ALL, NONE) and row.variant == ALL:
+                users, several = arms.of(cells)
+                self._sample_ratios[row] = sample_ratio_p_value(users)
+                if row.surface == row.cohort == row.device == ALL:
+                    found += several
+        return found
 
     def personalization(self) -> pa.Table:
         """Those that are not told apart by experiment."""
@@ -220,7 +263,12 @@ class _Rows:
             BLEND_WEIGHTS_DAILY,
             self._run,
             (
-                {**self._common(row, cells), **self._settings.known[cells]}
+                {
+                    **self._common(row, cells),
+                    **self._settings.known[cells],
+                    **(self._outcomes.known[cells] if self._outcomes is not None else {}),
+                    "sample_ratio_p_value": self._sample_ratios.get(row),
+                }
                 for row, cells in self._rows.items()
             ),
         )
@@ -244,7 +292,13 @@ def _table(table: Table, run: Run, rows: Iterable[Mapping[str, Any]]) -> pa.Tabl
     )
 
 
-def _quality(engine: Engine, run: Run, manifest: Manifest, history_days: int) -> Quality:
+def _quality(
+    engine: Engine,
+    run: Run,
+    manifest: Manifest,
+    history_days: int,
+    outcomes: OutcomeQuality | None,
+) -> Quality:
     totals = engine.fetch("cell_totals").to_pylist()
     rules: dict[str, dict[str, int]] = {"cohort_rule": {}, "device_rule": {}}
     for row in totals:
@@ -267,4 +321,5 @@ def _quality(engine: Engine, run: Run, manifest: Manifest, history_days: int) ->
         cohort_rules=rules["cohort_rule"],
         device_rules=rules["device_rule"],
         history_days=history_days,
+        outcomes=outcomes,
     )

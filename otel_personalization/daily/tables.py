@@ -239,20 +239,36 @@ WEIGHTS: Final = ("alpha", "beta", "gamma", "profile_boost", "mmr_lambda")
 """Blend weights on record: keys of ``effective_config``."""
 
 _OUTCOMES: Final = (
-    _count("impressions", "item impressions of the outcomes; null without outcomes"),
-    _count("clicks", "clicked impressions"),
-    _number("ctr", "clicks / impressions"),
-    _number("ctr_lower", "95 % interval of ctr, clustered by user"),
-    _number("ctr_upper", "95 % interval of ctr"),
-    _number("personalized_ctr", "ctr of personalised items, at positions that have both kinds"),
+    _count(
+        "impressions",
+        "items of decisions of which an impression was reported, each once; null without outcomes",
+    ),
+    _count("clicks", "those that were clicked, each once"),
+    _number("ctr", "clicks / impressions; null without any"),
+    _number("ctr_lower", "95 % interval of ctr, clustered by user (256 groups by hash)"),
+    _number(
+        "ctr_upper",
+        "95 % interval; null under 30 groups of users, and unless 10 of them have a click and 10 "
+        "an impression without",
+    ),
+    _number(
+        "personalized_ctr",
+        "ctr of personalised items at the positions that have impressions of both kinds, with n "
+        "and m of them each weighted by n m / (n + m); null without such positions",
+    ),
     _number("other_ctr", "ctr of the other items at the same positions, weighted alike"),
-    _number("ctr_difference", "personalized_ctr - other_ctr"),
+    _number(
+        "ctr_difference",
+        "personalized_ctr - other_ctr; it shows no cause, for users are not alike who get the one "
+        "or the other",
+    ),
     _number("ctr_difference_lower", "95 % interval of ctr_difference, clustered by user"),
-    _number("ctr_difference_upper", "95 % interval of ctr_difference"),
+    _number("ctr_difference_upper", "95 % interval; null unless either kind has what ctr needs"),
     _number(
         "sample_ratio_p_value",
-        "whether the variants of the experiment have the users they should (chi-squared); only "
-        "in rows where variant is `all`",
+        "chi-squared test of an even split of users among the variants of the experiment that had "
+        "any, users of several and variant `none` left out; only where variant is `all`, with two "
+        "variants, 30 users, and 5 for each variant",
     ),
 )
 
@@ -300,6 +316,28 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 
 @dataclass(frozen=True)
+class OutcomeQuality:
+    """What became of the outcomes that were given."""
+
+    types: dict[str, int]
+    """Those that could be read, by type; adds and purchases are in no rate."""
+    unreadable: dict[str, int]
+    """Those that could not, by kind: ``no_json``, ``damaged`` (rests of files), ``no_ids``,
+    ``unknown_type``."""
+    other_decisions: int
+    """Those of decisions that are not among the organisation's of the day."""
+    unknown_items: int
+    """Those of an item that the decision did not serve."""
+    unseen_clicks: int
+    """Clicked items of which no impression was reported; they are in no rate."""
+    uncompared_impressions: int
+    """Impressions of decisions of which only the number of personalised items is known; they are
+    in no comparison of those with others."""
+    users_of_several_variants: int
+    """Of an experiment; they are in no test of how users were split."""
+
+
+@dataclass(frozen=True)
 class Quality:
     """What became of the stored traces of a day, and by which rule their users were told apart."""
 
@@ -319,6 +357,8 @@ class Quality:
     """Decisions by what gave their device: ``extras``, ``bucket_key`` or ``unknown``."""
     history_days: int
     """Days of snapshots within the history window, by which users are new or returning."""
+    outcomes: OutcomeQuality | None = None
+    """None where none were given."""
 
 
 @dataclass(frozen=True)
