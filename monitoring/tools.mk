@@ -86,3 +86,18 @@ $(AXE):
 	$(call npm_installed,$(AXE_PARTS),for axe-core)
 	@cp $(@D).part/node_modules/axe-core/axe.min.js $(@D).part/
 	@mv $(@D).part $(@D)
+
+# What runs the statements of the nightly job a second time: 456 MB, which nothing but `make e2e` needs.
+SPARK := $(VENV)/.spark
+
+.PHONY: spark
+
+e2e: spark
+
+spark: $(SPARK)
+	@command -v java >/dev/null || echo "make e2e needs Java 17, too, which cannot be built like these: apt-get install default-jre-headless"
+
+$(SPARK): $(INSTALLED)
+	@echo "Installing Spark into $(VENV) (a minute or so) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]'
+	@touch $@
