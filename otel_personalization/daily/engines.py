@@ -37,6 +37,10 @@ def statement(name: str, words: Mapping[str, object]) -> str:
     return text.format(**words)
 
 
+class EngineError(Exception):
+    """An engine cannot be used: what is wrong, and what to do."""
+
+
 class Engine(ABC):
     """What runs the statements; ``stored`` is the decisions of an organisation, with their days."""
 

@@ -22,7 +22,7 @@ from typing import ClassVar, Final
 import pyarrow as pa
 from typing_extensions import Self
 
-from otel_personalization.daily.engines import Engine, statement
+from otel_personalization.daily.engines import Engine, EngineError, statement
 from otel_personalization.daily.snapshot import Manifest
 
 try:
@@ -53,10 +53,6 @@ _CONFIGURATION: Final = {
 """Of the statements' session, whatever that of the host has: of them depends what is counted."""
 
 
-class SparkError(Exception):
-    """Spark cannot be used: what is wrong, and what to do."""
-
-
 class Spark(Engine):
     """In a session of its own, which shares executors and memory with the one that there is.
 
@@ -65,7 +61,7 @@ class Spark(Engine):
         org_id: whose decisions are read.
 
     Raises:
-        SparkError: where it is entered, if pyspark or Java is not there.
+        EngineError: where it is entered, if pyspark or Java is not there.
     """
 
     words: ClassVar = {
@@ -151,7 +147,7 @@ def _host_session() -> Iterator[SparkSession]:
     """The session that there is, or else one that is stopped at the end."""
     if _missing is not None:
         what = f"Spark is not installed ({_missing})"
-        raise SparkError(f'{what}; install it with: pip install "otel-personalization[spark]"')
+        raise EngineError(f'{what}; install it with: pip install "otel-personalization[spark]"')
     session = _active_session()
     if session is not None:
         yield session
@@ -179,7 +175,7 @@ def _new_session() -> SparkSession:
         if error.getCondition() != "JAVA_GATEWAY_EXITED":
             raise
         what = "Spark did not start, which needs Java 17 or later"
-        raise SparkError(f"{what}; install it, and name it by JAVA_HOME or in PATH") from error
+        raise EngineError(f"{what}; install it, and name it by JAVA_HOME or in PATH") from error
 
 
 def _local() -> dict[str, str | int | float | bool | None]:
