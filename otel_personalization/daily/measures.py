@@ -141,14 +141,23 @@ def first_distinct(items: pa.ListArray, k: int) -> pa.ListArray:
     known = encoded.is_valid().to_numpy(zero_copy_only=False)
     code = encoded.indices.fill_null(0).to_numpy().astype(np.int64)[known]
     owner = owner[known]
-    _, first = np.unique(owner * max(1, len(encoded.dictionary)) + code, return_index=True)
-    first.sort()
-    code, owner = code[first], owner[first]
+    kept = _is_first(owner * max(1, len(encoded.dictionary)) + code)
+    code, owner = code[kept], owner[kept]
     starts = np.searchsorted(owner, np.arange(len(items)))
     kept = np.arange(len(owner)) - starts[owner] < k
     code, owner = code[kept], owner[kept]
     ends = np.searchsorted(owner, np.arange(len(items) + 1))
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(code, pa.int32()))
+
+
+def _is_first(values: _Integers) -> npt.NDArray[np.bool_]:
+    """Whether each is the first of its value; quick where few come twice."""
+    is_first = np.ones(len(values), bool)
+    ordered = np.sort(values)
+    repeated = np.flatnonzero(np.isin(values, ordered[1:][ordered[1:] == ordered[:-1]]))
+    is_first[repeated] = False
+    is_first[repeated[np.unique(values[repeated], return_index=True)[1]]] = True
+    return is_first
 
 
 def _overlap_columns(overlap: Overlap | None) -> dict[str, Any]:
@@ -176,21 +185,19 @@ class Exposure:
 
     def __init__(self, table: pa.Table) -> None:
         of_items = pc.equal(table["no_item"], 0)
-        of_brands = pc.equal(table["no_brand"], 0)
-        kinds = {
-            "item": pc.and_(of_items, pc.is_valid(table["item_id"])),
-            "brand": pc.and_(of_brands, pc.is_valid(table["brand"])),
-            "category": pc.and_(
-                pc.invert(pc.or_(of_items, of_brands)), pc.is_valid(table["category"])
-            ),
+        of_users = table.filter(pc.invert(of_items))
+        kinds = {"item": table.filter(of_items)} | {
+            kind: of_users.group_by(["cell", "users", kind])
+            .aggregate([("served", "sum")])
+            .rename_columns({"served_sum": "served"})
+            for kind in DIMENSIONS
         }
         self._by_cell: dict[str, ByCell] = {}
         self._columns: dict[str, tuple[_Integers, _Integers, _Integers]] = {}
-        for kind, is_kind in kinds.items():
-            by_cell = ByCell(table.filter(is_kind))
-            rows = by_cell.table
+        for kind, rows in kinds.items():
             column = "item_id" if kind == "item" else kind
-            self._by_cell[kind] = by_cell
+            rows = rows.filter(pc.is_valid(rows[column]))
+            self._by_cell[kind] = ByCell(rows)
             self._columns[kind] = (
                 rows["users"].fill_null(0).to_numpy(),
                 _codes(rows[column]),
@@ -238,7 +245,8 @@ def _codes(values: pa.ChunkedArray) -> _Integers:
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     code = np.empty(len(order), np.int64)
     code[order] = np.arange(len(order))
-    return code[encoded.indices.to_numpy()]
+    of_rows: _Integers = code[encoded.indices.to_numpy()]
+    return of_rows
 
 
 class Settings:

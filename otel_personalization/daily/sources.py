@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from otel_personalization.daily.tables import ALL
 
@@ -49,37 +51,67 @@ class SourceCounts:
         self.longest_empty_streak = max(self.longest_empty_streak, run)
 
 
-def count_sources(events: Iterable[pa.RecordBatch]) -> dict[Place, SourceCounts]:
+def count_sources(decisions: Iterable[pa.RecordBatch]) -> dict[Place, SourceCounts]:
     """Count what each source found, on each surface and in each namespace as a whole.
 
     Args:
-        events: of ``sql/source_events.sql``: a row for each decision and source, in the order of
-            time; decisions without a source have no row of it, and do not end its streak.
+        decisions: of ``sql/source_events.sql``, in the order of time; those without a source do not
+            end its streak.
     """
     found: dict[Place, SourceCounts] = {}
-    for batch in events:
-        candidates = batch["candidates"].to_numpy()
-        for columns in (("namespace", "surface", "source"), ("namespace", "source")):
-            for rows, names in _grouped([batch[column] for column in columns]):
+    for batch in decisions:
+        lists = batch["sources"]
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        sources = lists.flatten()
+        candidates = sources.field("candidates").to_numpy()
+        of_source = _Codes.of(sources.field("source"))
+        for columns in (("namespace", "surface"), ("namespace",)):
+            codes = _Codes.of(*(batch[column] for column in columns)).repeated(lengths)
+            for rows, names in codes.beside(of_source).groups():
                 place = Place(names[0], names[1] if len(names) > 2 else ALL, names[-1])
                 found.setdefault(place, SourceCounts()).add(candidates[rows])
     return found
 
 
-def _grouped(columns: list[pa.Array]) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
-    """Rows of the same values, in their order, with the values."""
-    code = np.zeros(len(columns[0]), np.int64)
-    values: list[list[str]] = []
-    for column in columns:
-        encoded = column.dictionary_encode()
-        values.append(encoded.dictionary.to_pylist())
-        code = code * len(values[-1]) + encoded.indices.to_numpy()
-    order = np.argsort(code, kind="stable")
-    starts = np.flatnonzero(np.diff(code[order], prepend=-1))
-    for rows in np.split(order, starts[1:]) if len(order) else ():
-        names = []
-        rest = int(code[rows[0]])
-        for of in reversed(values):
-            rest, place = divmod(rest, len(of))
-            names.append(of[place])
-        yield rows, names[::-1]
+@dataclass
+class _Codes:
+    """Rows of texts, as numbers."""
+
+    code: npt.NDArray[np.int64]
+    """Of each row."""
+    values: list[list[str]]
+    """Of each column: a code is the places in these, of mixed radix."""
+
+    @classmethod
+    def of(cls, *columns: pa.Array) -> _Codes:
+        """The rows of columns."""
+        whole = cls(np.zeros(len(columns[0]), np.int64), [])
+        for column in columns:
+            encoded = column.dictionary_encode()
+            whole = whole.beside(
+                cls(encoded.indices.to_numpy().astype(np.int64), [encoded.dictionary.to_pylist()])
+            )
+        return whole
+
+    def beside(self, other: _Codes) -> _Codes:
+        """The columns of both."""
+        radix = math.prod(map(len, other.values))
+        return _Codes(self.code * radix + other.code, self.values + other.values)
+
+    def repeated(self, times: npt.NDArray[np.int64]) -> _Codes:
+        """Each row so many times."""
+        return _Codes(np.repeat(self.code, times), self.values)
+
+    def groups(self) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
+        """Rows of the same values, in their order, with the values."""
+        few = math.prod(map(len, self.values)) <= np.iinfo(np.uint16).max
+        # Of 16 bits it is a radix sort, which takes a fifth of the time.
+        order = np.argsort(self.code.astype(np.uint16) if few else self.code, kind="stable")
+        starts = np.flatnonzero(np.diff(self.code[order], prepend=-1))
+        for rows in np.split(order, starts[1:]) if len(order) else ():
+            names = []
+            rest = int(self.code[rows[0]])
+            for of in reversed(self.values):
+                rest, place = divmod(rest, len(of))
+                names.append(of[place])
+            yield rows, names[::-1]

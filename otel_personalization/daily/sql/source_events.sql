@@ -1,9 +1,6 @@
--- Each time a source took part in a decision: in the order of time, since what is wanted of it is the
--- longest run without a candidate.
-SELECT ts, ordinal, namespace, surface, source.source AS source, source.candidates AS candidates
-FROM (
-    SELECT ts, ordinal, namespace, surface, {explode}(sources) AS source
-    FROM window_decisions
-    WHERE day = DATE '{day}'
-) AS exploded
+-- The sources that took part in each decision: in the order of time, since what is wanted of them is
+-- the longest run without a candidate.
+SELECT namespace, surface, sources
+FROM window_decisions
+WHERE day = DATE '{day}'
 ORDER BY ts, ordinal
