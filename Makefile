@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-.PHONY: help demo stack test test-oldest e2e lint rules mutate-rules simulate bench bench-collector docs clean
+.PHONY: help demo stack test test-oldest e2e lint rules mutate-rules simulate bench bench-collector bench-daily docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -46,6 +46,9 @@ bench: $(INSTALLED)  ## measure what the README claims, and write benchmarks/res
 
 bench-collector: $(INSTALLED) tools   ## measure what the gateway costs, and write benchmarks/collector.md
 	$(BIN)/python -m benchmarks.collector
+
+bench-daily: $(INSTALLED)   ## measure what the nightly job costs, and write benchmarks/daily.md; 8 GB in /tmp
+	$(BIN)/python -m benchmarks.daily
 
 docs: $(INSTALLED)   ## build the documentation as a site, in docs/_build
 	$(BIN)/python docs/tables.py

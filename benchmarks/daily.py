@@ -1,0 +1,326 @@
+"""Measures what the nightly job costs, on generated days: ``make bench-daily``.
+
+A unit is what it takes to read the same file at all: DuckDB counts every column, all of them typed,
+and nothing else. Both run as processes of their own, one after the other, several times in turns;
+what counts is CPU time, user and system, since the clock of a shared machine tells what others do.
+
+``--quick`` measures the smallest day alone and writes nothing down; ``--profile`` only says of one
+day where the time goes. ``--days`` names a folder where generated days are kept for the next time:
+to make the largest takes longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.__main__ import machine
+from benchmarks.daily_traces import DAY, ORGANISATION
+
+RESULTS = Path(__file__).parent / "daily.md"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """A generated day.
+
+    Args:
+        kind: ``parquet``, a snapshot, or ``ndjson``, the service's lines.
+        decisions: how many.
+        rounds: how often it is measured.
+        limit: of the ratio of CPU time, where there is one.
+    """
+
+    kind: str
+    decisions: int
+    rounds: int
+    limit: float | None = None
+
+
+STARTUP = (Case("parquet", 100, 3), Case("ndjson", 100, 3))
+QUICK = Case("parquet", 100_000, 3)
+CASES = (
+    QUICK,
+    Case("parquet", 1_000_000, 3, 6),
+    Case("parquet", 10_000_000, 1, 5),
+    Case("ndjson", 1_000_000, 1, 2),
+)
+PROFILED = Case("parquet", 1_000_000, 1)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process took."""
+
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds, user and system, of all threads."""
+    peak: float
+    """Resident memory, in MiB."""
+
+
+def cost_of(*command: str) -> Cost:
+    """Run a process until its end.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with tempfile.TemporaryFile() as said:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed: {said.read().decode()[-2000:]}")
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / MIB)
+
+
+@contextmanager
+def generated(case: Case, kept: Path | None) -> Iterator[Path]:
+    """A day's folder of snapshots, or its file.
+
+    Args:
+        case: which day.
+        kept: folder of days that were generated before; None to remove it when it is done.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-daily-") as temporary:
+        place = (kept or Path(temporary)) / f"{case.kind}-{case.decisions}"
+        if not place.exists():
+            draft = place.with_name(f"{place.name}.draft")
+            # A process of its own: the memory of this one counts as that of those it starts.
+            cost_of(
+                *(sys.executable, "-m", "benchmarks.daily_traces"),
+                *(case.kind, str(case.decisions), str(draft)),
+            )
+            draft.rename(place)
+        yield place
+
+
+def job_of(place: Path) -> Cost:
+    """What the nightly job takes, into a new warehouse."""
+    with tempfile.TemporaryDirectory(prefix="bench-daily-") as folder:
+        return cost_of(
+            str(Path(sys.executable).parent / "otel-personalization"),
+            *("daily", "--day", str(DAY), "--traces", str(place), "--log", "none"),
+            *("--warehouse", str(Path(folder) / "warehouse.duckdb")),
+        )
+
+
+def scan_of(place: Path) -> Cost:
+    """What it takes to count every column of a day, typed as the job reads it."""
+    if place.is_dir():
+        source = f"read_parquet('{place}/*/*.parquet', hive_partitioning = true)"
+    else:
+        from otel_personalization.daily.snapshot import _SHAPE
+
+        shape = ", ".join(f"{name}: '{_type(of)}'" for name, of in _SHAPE.items())
+        source = f"read_ndjson('{place}', columns = {{{shape}}}, maximum_object_size = {64 << 20})"
+    return cost_of(sys.executable, "-c", _SCAN, source)
+
+
+_SCAN = """\
+import sys
+import duckdb
+with duckdb.connect(config={"preserve_insertion_order": False}) as connection:
+    connection.execute("SET enable_progress_bar = false")
+    rows = connection.sql(f"SELECT * FROM {sys.argv[1]}")
+    counts = ", ".join(f'count("{column}")' for column in rows.columns)
+    print(rows.aggregate(counts).fetchall())
+"""
+"""A program of its own, that imports nothing else."""
+
+
+def _type(shape: Any) -> str:
+    """A shape of ``json_transform`` as a type."""
+    if isinstance(shape, dict):
+        return f"STRUCT({', '.join(f'{name} {_type(of)}' for name, of in shape.items())})"
+    if isinstance(shape, list):
+        return f"{_type(shape[0])}[]"
+    return str(shape)
+
+
+def measured(case: Case, kept: Path | None) -> tuple[Cost, Cost]:
+    """The job and the bare scan: of each, the medians of the rounds."""
+    with generated(case, kept) as place:
+        scan_of(place)  # the file is in memory from now on, if it fits
+        pairs = [(job_of(place), scan_of(place)) for _ in range(case.rounds)]
+    job, bare = (
+        Cost(*(statistics.median(getattr(cost, part) for cost in costs) for part in _PARTS))
+        for costs in zip(*pairs, strict=True)
+    )
+    return job, bare
+
+
+_PARTS = ("wall", "cpu", "peak")
+HEAD = """\
+| decisions | of | job, CPU s | scan, CPU s | ratio | limit | ratio of wall clocks | job, wall s | job, CPU s of a million | peak of the job, MiB | of the scan |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""  # noqa: E501  # a line of a table
+
+
+def row(case: Case, job: Cost, bare: Cost) -> str:
+    """A line of the table."""
+    return (
+        f"| {case.decisions:,} | {case.kind} | {job.cpu:.2f} | {bare.cpu:.2f} "
+        f"| {job.cpu / bare.cpu:.2f} | {case.limit or ''} | {job.wall / bare.wall:.2f} "
+        f"| {job.wall:.1f} | {job.cpu / case.decisions * 1e6:.1f} | {job.peak:.0f} "
+        f"| {bare.peak:.0f} |"
+    )
+
+
+# --- where the time goes ----------------------------------------------------------------------
+
+
+class Clock:
+    """CPU seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def timed(
+        self, function: Callable[..., Any], name: str, clock: Callable[[], float]
+    ) -> Callable[..., Any]:
+        """A function, whose time is added up.
+
+        Args:
+            function: what is timed.
+            name: of the step.
+            clock: of the process for what runs alone, of the thread for what runs beside others.
+        """
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + clock() - began
+
+        return run
+
+
+def profile(place: Path) -> None:
+    """Compute a snapshot's day in this process, and say what took how long."""
+    began = time.process_time()
+    from otel_personalization.daily import engines, job, measures, snapshot, warehouse
+
+    clock = Clock()
+    clock.seconds["import"] = time.process_time() - began
+
+    class Timed(engines.DuckDB):
+        """Times each statement by its name."""
+
+        def make(self, name: str, **parameters: object) -> None:
+            clock.timed(super().make, f"{name}.sql", time.process_time)(name, **parameters)
+
+        def fetch(self, name: str) -> Any:
+            return clock.timed(super().fetch, "rows out of DuckDB", time.process_time)(name)
+
+    def time_of(owner: Any, name: str, step: str, by: Callable[[], float]) -> None:
+        setattr(owner, name, clock.timed(getattr(owner, name), step, by))
+
+    time_of(job, "count_sources", "source_events.sql, and streaks", time.process_time)
+    time_of(job, "rolled_up", "roll-up", time.process_time)
+    time_of(job, "users_of", "users of rows", time.process_time)
+    time_of(job, "_table", "tables of rows", time.process_time)
+    for part in (measures.Totals, measures.Lists, measures.Exposure, measures.Settings):
+        step = f"measures.{part.__name__}"
+        time_of(part, "__init__", f"{step}, once", time.thread_time)
+        time_of(part, "of", f"{step}, by row", time.thread_time)
+    time_of(snapshot, "check", "checksum", time.process_time)
+    began = time.process_time()
+    with tempfile.TemporaryDirectory(prefix="bench-daily-") as folder:
+        manifest = snapshot.read_manifest(place, DAY)
+        snapshot.check(manifest)
+        with Timed([manifest], ORGANISATION) as engine:
+            tables = job.compute(engine, job.Run(DAY, ORGANISATION), {DAY: manifest})
+        store = time.process_time()
+        with warehouse.open_warehouse(str(Path(folder) / "warehouse.duckdb")) as opened:
+            opened.replace(tables)
+        clock.seconds["warehouse"] = time.process_time() - store
+    total = time.process_time() - began + clock.seconds["import"]
+    clock.seconds["all else"] = total - sum(clock.seconds.values())
+    print("| step | CPU s | share |\n| --- | --- | --- |")
+    for step, seconds in sorted(clock.seconds.items(), key=lambda item: -item[1]):
+        if seconds >= 0.005:
+            print(f"| {step} | {seconds:.2f} | {seconds / total:.0%} |")
+    print(f"| together | {total:.2f} | |")
+
+
+def profiled(case: Case, kept: Path | None) -> str:
+    """The table of `profile`, of a process of its own."""
+    with generated(case, kept) as place:
+        return subprocess.run(
+            [sys.executable, "-m", "benchmarks.daily", "--profile-of", str(place)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+
+def results(kept: Path | None) -> Iterator[str]:
+    """The page, in parts."""
+    packages = ", ".join(f"{package} {version(package)}" for package in ("duckdb", "pyarrow"))
+    yield f"""\
+# What the nightly job costs
+
+Measured by `make bench-daily` on {time.strftime("%Y-%m-%d")}: {machine()}, {packages}.
+
+`otel-personalization daily --log none` into a new file of DuckDB, against what it takes to read the
+same file at all: DuckDB counts every column, all of them typed. Both are processes of their own,
+start included; CPU is user and system of all threads, in medians of {CASES[1].rounds} rounds, of
+the longest cases 1. Days are generated as traces were recorded: 15 items, caps on half of them,
+four candidate sources, six namespaces, 0.9 users a decision of a surface; those of 100 decisions
+tell what start and the rows themselves cost. Lines of NDJSON have 6 KB, without candidates_pre.
+
+{HEAD}"""
+    for case in (*STARTUP, *CASES):
+        yield row(case, *measured(case, kept))
+    yield f"""
+## Where the time goes
+
+CPU seconds of {PROFILED.decisions:,} decisions in {PROFILED.kind}, by step
+(`python -m benchmarks.daily --profile`); statements are those of `otel_personalization/daily/sql`.
+
+{profiled(PROFILED, kept)}"""
+
+
+def main() -> None:
+    """Measure, show, write down."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.daily")
+    options.add_argument("--quick", action="store_true", help="the smallest day alone")
+    options.add_argument("--profile", action="store_true", help="where the time goes")
+    options.add_argument("--days", type=Path, help="folder where generated days are kept")
+    options.add_argument("--profile-of", type=Path, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.profile_of:
+        profile(chosen.profile_of)
+    elif chosen.profile:
+        print(profiled(QUICK if chosen.quick else PROFILED, chosen.days))
+    elif chosen.quick:
+        print(HEAD)
+        for case in (STARTUP[0], QUICK):
+            print(row(case, *measured(case, chosen.days)), flush=True)
+    else:
+        out = []
+        for part in results(chosen.days):
+            out.append(part)
+            print(part, flush=True)
+        RESULTS.write_text("\n".join(out))
+
+
+if __name__ == "__main__":
+    main()
