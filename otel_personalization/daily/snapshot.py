@@ -313,20 +313,17 @@ def _decisions(
         for name in _MACROS:
             connection.execute(_sql(name))
         connection.register("lines", pa.RecordBatchReader.from_batches(SCHEMA, batches()))
-        parameters = {
-            "shape": json.dumps(_SHAPE),
-            "space": _SPACE,
-            "stages": list(stages),
-            "most_candidates": MAX_CANDIDATES,
-        }
+        # Not parameters: with them DuckDB 1.5 holds the lock that batches() needs.
+        for name, value in (
+            ("shape", json.dumps(_SHAPE)),
+            ("space", _SPACE),
+            ("stages", list(stages)),
+            ("most_candidates", MAX_CANDIDATES),
+        ):
+            connection.execute(f"SET VARIABLE {name} = ?", [value])
         try:
-            statement = _sql("decisions")
-            if hasattr(duckdb.DuckDBPyRelation, "to_arrow_reader"):
-                found = connection.sql(statement, params=parameters)
-                yield from found.to_arrow_reader(_BATCH_ROWS)
-            else:  # DuckDB 1.4, whose sql() with parameters waits for the lock that batches() needs
-                older: Any = connection.execute(statement, parameters)
-                yield from older.fetch_record_batch(_BATCH_ROWS)
+            found = connection.sql(_sql("decisions"))
+            yield from found.to_arrow_reader(_BATCH_ROWS)
         except Exception:
             if failure:
                 raise failure[0] from None

@@ -2,13 +2,13 @@
 -- in `problem`, why it says nothing. DuckDB only: snapshots are made by it, whatever reads them.
 --
 -- In:  lines(line, ordinal).
---      $shape: the parts of a trace that are read, and their types. What is of another type there is
---      null. Texts, flags and counts are JSON, which tells 1 from "1"; ids are text.
---      $space: white space to trim. $stages: keys of candidate_sources that are no sources.
---      $most_candidates: the largest count that is believed.
+--      The variable shape has the parts of a trace that are read, and their types; what is of
+--      another type is null. Texts, flags and counts are JSON, which tells 1 from "1"; ids are text.
+--      space has the white space to trim, stages the keys of candidate_sources that are no sources,
+--      most_candidates the largest count that is believed.
 -- Out: a row for each line.
 WITH parsed AS (
-    SELECT ordinal, line, try(json_transform(line, $shape)) AS trace
+    SELECT ordinal, line, try(json_transform(line, getvariable('shape'))) AS trace
     FROM lines
 ),
 -- Most decisions are plain: a list of objects, each with an id. The others are read once more, since a
@@ -16,7 +16,7 @@ WITH parsed AS (
 typed AS (
     SELECT
         *,
-        trimmed(trace.ts, $space) AS ts_text,
+        trimmed(trace.ts, getvariable('space')) AS ts_text,
         trace.final_items IS NULL
             OR len(list_filter(
                 trace.final_items,
@@ -109,35 +109,38 @@ SELECT
     coalesce(malformed, CASE WHEN ts IS NULL THEN 'undated' END) AS problem,
     text_of(trace.decision_id, '') AS decision_id,
     coalesce(
-        text_of(trace.org_id, $space),
+        text_of(trace.org_id, getvariable('space')),
         'unknown'
     ) AS org_id,
     ts,
     coalesce(
-        label_of(trace.namespace, $space),
+        label_of(trace.namespace, getvariable('space')),
         'unknown'
     ) AS namespace,
     coalesce(
-        label_of(trace.surface, $space),
+        label_of(trace.surface, getvariable('space')),
         'default'
     ) AS surface,
     -- As it is: it is compared, and never shown.
-    CASE WHEN text_of(trace.user_hash, $space) IS NOT NULL THEN trace.user_hash ->> '$' END
+    CASE
+        WHEN text_of(trace.user_hash, getvariable('space')) IS NOT NULL
+            THEN trace.user_hash ->> '$'
+    END
         AS user_hash,
-    label_of(extras.cohort, $space) AS cohort,
-    label_of(extras.device, $space) AS device,
+    label_of(extras.cohort, getvariable('space')) AS cohort,
+    label_of(extras.device, getvariable('space')) AS device,
     lower(trimmed(
         regexp_extract(text_of(bandit.bucket_key, ''), '^ctx:(?:[^|]*[|])*?device=([^|]*)', 1),
-        $space
+        getvariable('space')
     )) AS bucket_device,
     coalesce(
-        text_of(extras.bandit_experiment, $space),
-        text_of(bandit.experiment, $space)
+        text_of(extras.bandit_experiment, getvariable('space')),
+        text_of(bandit.experiment, getvariable('space'))
     ) AS experiment,
     coalesce(
-        text_of(extras.experiment_variant, $space),
-        text_of(extras.bandit_variant, $space),
-        text_of(bandit.variant, $space)
+        text_of(extras.experiment_variant, getvariable('space')),
+        text_of(extras.bandit_variant, getvariable('space')),
+        text_of(bandit.variant, getvariable('space'))
     ) AS variant,
     coalesce(len(items), 0) AS served_items,
     coalesce(len(list_filter(ids, lambda id: id IS NOT NULL)), 0) AS identified_items,
@@ -158,7 +161,7 @@ SELECT
             lambda item: CASE
                 WHEN regexp_matches(CAST(item.reasons[1] AS VARCHAR), '^"[!#-[\]-~]') THEN true
                 ELSE len(list_filter(
-                    item.reasons, lambda reason: text_of(reason, $space) IS NOT NULL
+                    item.reasons, lambda reason: text_of(reason, getvariable('space')) IS NOT NULL
                 )) > 0
             END
         )), 0)
@@ -175,8 +178,8 @@ SELECT
             items,
             lambda item: struct_pack(
                 item_id := item.item_id,
-                brand := label_of(trace.caps[item.item_id].brand.value, $space),
-                category := label_of(trace.caps[item.item_id].category.value, $space)
+                brand := label_of(trace.caps[item.item_id].brand.value, getvariable('space')),
+                category := label_of(trace.caps[item.item_id].category.value, getvariable('space'))
             )
         ),
         []
@@ -187,12 +190,12 @@ SELECT
             list_filter(
                 map_entries(extras.candidate_sources),
                 lambda entry: entry.key <> ''
-                    AND NOT list_contains($stages, entry.key)
-                    AND count_of(entry.value.count, $most_candidates) IS NOT NULL
+                    AND NOT list_contains(getvariable('stages'), entry.key)
+                    AND count_of(entry.value.count, getvariable('most_candidates')) IS NOT NULL
             ),
             lambda entry: struct_pack(
                 source := entry.key,
-                candidates := count_of(entry.value.count, $most_candidates)
+                candidates := count_of(entry.value.count, getvariable('most_candidates'))
             )
         ),
         []
