@@ -154,6 +154,14 @@ def daily(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page of HTML on the last day.")
     ] = None,
+    outcomes: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What became of served items, of any days: NDJSON, gzipped or not, or Parquet; "
+            "may be given several times.",
+        ),
+    ] = None,
     log: Annotated[
         str,
         typer.Option(
@@ -193,6 +201,7 @@ def daily(
         spark=engine is EngineName.spark,
         pushgateway=pushgateway,
         report=report,
+        outcomes=outcomes or (),
         log=None if log == "none" else Path(log),
         k=k,
         window_days=window_days,
@@ -221,7 +230,9 @@ def daily(
                     raise typer.Exit(FAILED) from None
     for note in outcome.notes:
         typer.echo(note, err=True)
-    is_partial = _tell_problems(outcome.problems) if outcome.problems else outcome.is_partial
+    is_partial = outcome.is_partial
+    for problems in outcome.problems:
+        is_partial = _tell_problems(problems) or is_partial
     for missing in outcome.missing:
         typer.echo(f"otel-personalization: {missing}", err=True)
     raise typer.Exit(NO_TRACES if outcome.missing else SOME_NOT_COUNTED if is_partial else 0)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from otel_personalization.console import whole_file
-from otel_personalization.daily.engines import DuckDB, Engine
+from otel_personalization.daily.engines import DuckDB, Engine, EngineError
 from otel_personalization.daily.job import Run, Tell, compute
 from otel_personalization.daily.lines import FileLines, Problems, SourceError
+from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
 from otel_personalization.daily.publish import PublishError, catalog_overlap, push, write_lines
 from otel_personalization.daily.snapshot import (
     EmptyDayError,
@@ -51,6 +52,8 @@ class Order:
     spark: bool
     pushgateway: str | None
     report: Path | None
+    outcomes: Sequence[Path]
+    """Files of what became of served items; none where it is not known."""
     log: Path | None
     """``-`` is standard output; None for no log lines."""
     k: int
@@ -75,8 +78,8 @@ class Stored:
 class Outcome:
     """What became of a run."""
 
-    problems: Problems | None
-    """Of files; None where snapshots were read."""
+    problems: list[Problems] = field(default_factory=list)
+    """Of files that were read: traces, if they were no snapshots, and outcomes."""
     is_partial: bool = False
     """Whether the snapshots say that lines were not counted."""
     missing: list[str] = field(default_factory=list)
@@ -124,8 +127,15 @@ def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
             before it are in the warehouse.
         OSError: a file could not be read or written.
     """
-    outcome = Outcome(stored.problems)
-    try:
+    outcome = Outcome()
+    if stored.problems is not None:
+        outcome.problems.append(stored.problems)
+    with tempfile.TemporaryDirectory(prefix="personalization-") as scratch, _told():
+        outcomes = None
+        if order.outcomes:
+            tell("outcomes")
+            outcomes = read_outcomes(order.outcomes, Path(scratch) / "outcomes.parquet")
+            outcome.problems.append(outcomes.problems)
         manifests = _manifests(order, stored.folder)
         org_id = _organisation(order, manifests)
         with open_warehouse(order.warehouse) as warehouse:
@@ -142,7 +152,9 @@ def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
                 for manifest in needed.values():
                     check(manifest)
                 with _engine(order, list(needed.values()), org_id) as engine:
-                    last = compute(engine, order.run_of(day, org_id), needed, tell)
+                    last = compute(
+                        engine, order.run_of(day, org_id), needed, tell, outcomes=outcomes
+                    )
                 tell(f"{day} into the warehouse")
                 warehouse.replace(last)
                 outcome.notes.append(_summary(last))
@@ -150,9 +162,16 @@ def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
                 _log(order, warehouse, last)
             if last is not None:
                 _publish(order, warehouse, last, outcome, tell)
-    except (SnapshotError, WarehouseError, PublishError) as error:
-        raise NightError(str(error)) from None
     return outcome
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What rooms raise becomes the end of a run."""
+    try:
+        yield
+    except (SnapshotError, WarehouseError, PublishError, OutcomesError, EngineError) as error:
+        raise NightError(str(error)) from None
 
 
 def _manifests(order: Order, folder: Path) -> dict[date, Manifest]:

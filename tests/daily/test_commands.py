@@ -116,6 +116,22 @@ def test_log_lines_go_to_standard_output_or_to_the_end_of_a_file():
     assert len(Path("lines.ndjson").read_text().splitlines()) == 2 * len(lines)
 
 
+def test_outcomes_give_click_through_rates_and_those_that_cannot_be_read_are_told():
+    kinds = ["impression", "click"]
+    lines = [
+        json.dumps({"decision_id": f"{n}", "item_id": "a", "type": kind})
+        for n in range(40)
+        for kind in kinds[: 1 + n % 2]
+    ]
+    traces = file_of(*(trace(decision_id=f"{n}", user_hash=f"{n}") for n in range(40)))
+    outcomes = file_of(*lines, "{", name="outcomes.ndjson")
+    order = ("--day", DAY, "--traces", traces, "--outcomes", outcomes, "--log", "none")
+    result = daily(*order, exit_code=3)
+    assert f"{outcomes}:{len(lines) + 1}" in result.stderr
+    whole = rows_of("experiments.blend_weights_daily")[0]
+    assert (whole["impressions"], whole["clicks"], whole["ctr"]) == (40, 20, 0.5)
+
+
 def test_the_report_is_a_whole_page_on_the_last_day():
     order = ("--from-day", DAYS[3], "--to-day", DAY, "--traces", SAMPLE, "--log", "none")
     result = daily(*order, "--report", "report.html")
@@ -200,6 +216,7 @@ def test_several_organisations_need_one_to_be_named():
         (["--traces", SAMPLE, "--day", DAY, "--warehouse", "analytics.duckdb"], "analytics"),
         (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "localhost"], "URL"),
         (["--traces", SAMPLE, "--day", DAY, "--k", "0"], "--k"),
+        (["--traces", SAMPLE, "--day", DAY, "--outcomes", "none.ndjson"], "none.ndjson"),
     ],
 )
 def test_a_wrong_command_says_what_is_wrong(arguments, said):
