@@ -361,7 +361,8 @@ def test_what_is_reported_again_counts_once(tmp_path):
 
 
 def test_a_click_without_an_impression_is_in_no_rate_and_told(tmp_path):
-    row = whole([trace_of()], [("d", "a", "click"), ("d", "b", "impression")], tmp_path)
+    lines = [trace_of(decision_id=one, user_hash="u") for one in "de"]
+    row = whole(lines, [("d", "a", "click"), ("e", "a", "impression")], tmp_path)
     assert (row["impressions"], row["clicks"], row["ctr"]) == (1, 0, 0.0)
     assert row["quality"].unseen_clicks == 1
 
