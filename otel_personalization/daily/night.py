@@ -136,6 +136,8 @@ def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
             tell("outcomes")
             outcomes = read_outcomes(order.outcomes, Path(scratch) / "outcomes.parquet")
             outcome.problems.append(outcomes.problems)
+            if not outcomes.count:
+                outcome.notes.append("no outcome could be read: there is no click-through rate")
         manifests = _manifests(order, stored.folder)
         org_id = _organisation(order, manifests)
         with open_warehouse(order.warehouse) as warehouse:

@@ -126,10 +126,13 @@ def test_outcomes_give_click_through_rates_and_those_that_cannot_be_read_are_tol
     traces = file_of(*(trace(decision_id=f"{n}", user_hash=f"{n}") for n in range(40)))
     outcomes = file_of(*lines, "{", name="outcomes.ndjson")
     order = ("--day", DAY, "--traces", traces, "--outcomes", outcomes, "--log", "none")
-    result = daily(*order, exit_code=3)
+    result = daily(*order, "--report", "report.html", exit_code=3)
     assert f"{outcomes}:{len(lines) + 1}" in result.stderr
     whole = rows_of("experiments.blend_weights_daily")[0]
     assert (whole["impressions"], whole["clicks"], whole["ctr"]) == (40, 20, 0.5)
+    page = Path("report.html").read_text("utf-8")
+    assert "outcomes read: click" in page
+    assert "outcomes not read: no json" in page
 
 
 def test_the_report_is_a_whole_page_on_the_last_day():

@@ -32,6 +32,7 @@ from otel_personalization.daily.tables import (
     SOURCES_DAILY,
     WEIGHTS,
     DayTables,
+    OutcomeQuality,
     Quality,
     Table,
 )
@@ -960,6 +961,8 @@ def quality_grids(quality: Quality, days: Days, names: Sequence[str]) -> list[Gr
         ["days before in this report", count(len(days.on_record))],
     ]
     grids = [Grid("Traces of the day", ["what", "number"], rows)]
+    if quality.outcomes is not None:
+        grids.append(Grid("Outcomes", ["what", "number"], _outcome_rows(quality.outcomes)))
     known = []
     for name in names:
         today = days.rows(PERSONALIZATION_DAILY, name)
@@ -988,6 +991,30 @@ def quality_grids(quality: Quality, days: Days, names: Sequence[str]) -> list[Gr
     if known:
         grids.append(Grid("What is known", header, known))
     return grids
+
+
+def _outcome_rows(outcomes: OutcomeQuality) -> list[list[str]]:
+    return [
+        *(
+            [f"outcomes read: {clean(kind)}", count(number_of)]
+            for kind, number_of in outcomes.types.items()
+        ),
+        *(
+            [f"outcomes not read: {clean(kind).replace('_', ' ')}", count(number_of)]
+            for kind, number_of in sorted(outcomes.unreadable.items())
+        ),
+        ["outcomes of other decisions than the day's", count(outcomes.other_decisions)],
+        ["outcomes of items that were not served", count(outcomes.unknown_items)],
+        ["clicked items without an impression, in no rate", count(outcomes.unseen_clicks)],
+        [
+            "impressions of which nobody knows whether they were personalised",
+            count(outcomes.uncompared_impressions),
+        ],
+        [
+            "users of several variants, in no test of how users were split",
+            count(outcomes.users_of_several_variants),
+        ],
+    ]
 
 
 _RULES: Final = {
