@@ -119,6 +119,12 @@ class DuckDB(Engine):
         trace: TracebackType | None,
     ) -> None:
         self._exit.close()
+        if isinstance(error, (duckdb.OutOfMemoryException, duckdb.IOException)):
+            raise EngineError(
+                f"DuckDB could not go on: {str(error).partition(chr(10))[0]}; give the folder of "
+                f"temporary files ({tempfile.gettempdir()}, or TMPDIR) more room, or use "
+                "--engine spark"
+            ) from None
 
     def add(self, name: str, file: Path) -> None:
         self._connection.from_parquet(glob.escape(str(file))).create_view(name)

@@ -97,7 +97,8 @@ _TABLES: Final = (
     "user_sets",
     "compared_users",
     "last_lists",
-    "exposure",
+    "served_items",
+    "served_values",
     "cell_settings",
 )
 """Made in this order, of the cells and of each other."""
@@ -209,7 +210,7 @@ class _Rows:
         self._users = dict(zip(distinct, there, strict=True))
         eligible = dict(zip(distinct, listed, strict=True))
         lists = Lists(engine.fetch("last_lists"), run.k, run.window_days)
-        exposure = Exposure(engine.fetch("exposure"))
+        exposure = Exposure(engine.fetch("served_items"), engine.fetch("served_values"))
         settings = Settings(engine.fetch("cell_settings"))
         self._totals = _Memo(totals.of)
         self._totals.fill(distinct)

@@ -180,28 +180,28 @@ class Exposure:
     """How often items, brands and categories were served.
 
     Args:
-        table: of ``sql/exposure.sql``.
+        items: of ``sql/served_items.sql``.
+        values: of ``sql/served_values.sql``.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        of_items = pc.equal(table["no_item"], 0)
-        of_users = table.filter(pc.invert(of_items))
-        kinds = {"item": table.filter(of_items)} | {
-            kind: of_users.group_by(["cell", "users", kind])
-            .aggregate([("served", "sum")])
-            .rename_columns({"served_sum": "served"})
-            for kind in DIMENSIONS
-        }
-        self._by_cell: dict[str, ByCell] = {}
+    def __init__(self, items: pa.Table, values: pa.Table) -> None:
+        self._items = ByCell(items)
+        self._item_codes = _codes(self._items.table["item_id"])
+        self._item_counts = self._items.table["served"].to_numpy()
+        self._values: dict[str, ByCell] = {}
         self._columns: dict[str, tuple[_Integers, _Integers, _Integers]] = {}
-        for kind, rows in kinds.items():
-            column = "item_id" if kind == "item" else kind
-            rows = rows.filter(pc.is_valid(rows[column]))
-            self._by_cell[kind] = ByCell(rows)
+        for kind in DIMENSIONS:
+            rows = (
+                values.filter(pc.is_valid(values[kind]))
+                .group_by(["cell", "users", kind])
+                .aggregate([("served", "sum")])
+            )
+            self._values[kind] = ByCell(rows)
+            rows = self._values[kind].table
             self._columns[kind] = (
-                rows["users"].fill_null(0).to_numpy(),
-                _codes(rows[column]),
-                rows["served"].to_numpy(),
+                rows["users"].to_numpy(),
+                _codes(rows[kind]),
+                rows["served_sum"].to_numpy(),
             )
 
     def of(self, cells: Cells, served_items: int) -> dict[str, Any]:
@@ -211,16 +211,15 @@ class Exposure:
             cells: those of the row.
             served_items: positions that were served, whether their items are known or not.
         """
-        rows = self._by_cell["item"].rows(cells)
-        _, items, served = (column[rows] for column in self._columns["item"])
-        counts = np.bincount(items, served).astype(np.int64) if len(rows) else np.zeros(0, np.int64)
+        rows = self._items.rows(cells)
+        counts = np.bincount(self._item_codes[rows], self._item_counts[rows])
         top = np.sort(counts)[::-1][:TOP_ITEMS]
         found: dict[str, Any] = {
             "top10_exposure_share": _ratio(int(top.sum()), served_items),
             "catalog_items": int(np.count_nonzero(counts)),
         }
         for kind in DIMENSIONS:
-            rows = self._by_cell[kind].rows(cells)
+            rows = self._values[kind].rows(cells)
             users, values, served = (column[rows] for column in self._columns[kind])
             entropy = entropy_of(users, np.unique(values, return_inverse=True)[1], served)
             column = f"entropy_{kind}"
