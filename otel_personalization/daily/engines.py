@@ -93,7 +93,8 @@ class DuckDB(Engine):
     def __enter__(self) -> Self:
         spilled = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="personalization-"))
         self._connection = self._exit.enter_context(
-            duckdb.connect(
+            duckdb.connect(  # tables on the disk: there they are compressed, and leave the memory
+                f"{spilled}/tables.duckdb",
                 config={
                     "memory_limit": MEMORY_LIMIT,
                     "temp_directory": spilled,
