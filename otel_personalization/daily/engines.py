@@ -99,7 +99,7 @@ class DuckDB(Engine):
                     "memory_limit": MEMORY_LIMIT,
                     "temp_directory": spilled,
                     "preserve_insertion_order": False,
-                }
+                },
             )
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would print to stdout
