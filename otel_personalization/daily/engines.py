@@ -15,7 +15,6 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final
@@ -25,6 +24,7 @@ import pyarrow as pa
 from typing_extensions import Self
 
 from otel_personalization.daily.snapshot import Manifest
+from otel_personalization.daily.sql import text_of
 
 MEMORY_LIMIT: Final = "1GB"
 """Of DuckDB; what does not fit is on disk for the time being."""
@@ -33,8 +33,7 @@ BATCH_ROWS: Final = 100_000
 
 def statement(name: str, words: Mapping[str, object]) -> str:
     """The statement of a file, with its words filled in."""
-    text = files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return text.format(**words)
+    return text_of(name).format(**words)
 
 
 class EngineError(Exception):

@@ -31,7 +31,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +44,7 @@ from scipy.special import chdtrc, expit, logit, stdtrit
 
 from otel_personalization.daily.lines import NO_JSON, FileLines, Problems
 from otel_personalization.daily.rollup import ByCell, Cells
+from otel_personalization.daily.sql import text_of
 from otel_personalization.daily.tables import NONE, OutcomeQuality
 from otel_personalization.ndjson import STDIN, Problem, Progress
 
@@ -149,7 +149,7 @@ def read_outcomes(files: Sequence[Path], data: Path, progress: Progress | None =
         connection.execute("SET enable_progress_bar = false")  # it would print to stdout
         for batch in lines.batches():
             connection.register("lines", batch)
-            reports = connection.sql(_sql("outcome_lines")).to_arrow_table()
+            reports = connection.sql(text_of("outcome_lines")).to_arrow_table()
             writer.write_table(kept(reports, lines.place_of))
         for file in (file for file in files if tables[file]):
             for reports in _rows(connection, file):
@@ -188,7 +188,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[pa.Tabl
                 f"{file} has no column {' and no '.join(missing)}", f"its columns are {columns}"
             )
         table.create_view("rows", replace=True)
-        found = connection.sql(_sql("outcome_columns")).to_arrow_reader(BATCH_ROWS)
+        found = connection.sql(text_of("outcome_columns")).to_arrow_reader(BATCH_ROWS)
         for batch in found:
             yield pa.Table.from_batches([batch])
     except duckdb.Error as error:
@@ -216,10 +216,6 @@ def _problems(reports: pa.Table, problem: pa.ChunkedArray) -> Iterable[pa.Chunke
     is_problem = pc.is_valid(problem)
     word = pc.utf8_slice_codeunits(reports["type"].filter(is_problem), 0, _TOLD_CHARACTERS)
     return problem.filter(is_problem), reports["ordinal"].filter(is_problem), word
-
-
-def _sql(name: str) -> str:
-    return (resources("otel_personalization.daily") / "sql" / f"{name}.sql").read_text("utf-8")
 
 
 # --- columns of a row -------------------------------------------------------------------------

@@ -29,7 +29,6 @@ from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from importlib.resources import files
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Final
@@ -41,6 +40,7 @@ import pyarrow.parquet as pq
 
 from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES
 from otel_personalization.daily.lines import SCHEMA, Lines
+from otel_personalization.daily.sql import text_of
 from otel_personalization.ndjson import Problem
 from otel_personalization.version import __version__
 
@@ -311,7 +311,7 @@ def _decisions(
     ) as connection:
         connection.execute("SET enable_progress_bar = false")  # it would print to stdout
         for name in _MACROS:
-            connection.execute(_sql(name))
+            connection.execute(text_of(name))
         connection.register("lines", pa.RecordBatchReader.from_batches(SCHEMA, batches()))
         # Not parameters: with them DuckDB 1.5 holds the lock that batches() needs.
         for name, value in (
@@ -322,16 +322,12 @@ def _decisions(
         ):
             connection.execute(f"SET VARIABLE {name} = ?", [value])
         try:
-            found = connection.sql(_sql("decisions"))
+            found = connection.sql(text_of("decisions"))
             yield from found.to_arrow_reader(_BATCH_ROWS)
         except Exception:
             if failure:
                 raise failure[0] from None
             raise
-
-
-def _sql(name: str) -> str:
-    return (files("otel_personalization.daily") / "sql" / f"{name}.sql").read_text("utf-8")
 
 
 # --- from decisions to files ------------------------------------------------------------------
