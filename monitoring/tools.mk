@@ -101,3 +101,24 @@ $(SPARK): $(INSTALLED)
 	@echo "Installing Spark into $(VENV) (a minute or so) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]'
 	@touch $@
+
+# The schemas that the operators of Kubernetes check what they are given with: their own, from their sources.
+PROMETHEUS_OPERATOR := github.com/prometheus-operator/prometheus-operator@v0.93.0
+OTEL_OPERATOR := github.com/open-telemetry/opentelemetry-operator@v0.142.0
+CRDS := $(TOOLS)/crds-$(lastword $(subst @, ,$(PROMETHEUS_OPERATOR)))-$(lastword $(subst @, ,$(OTEL_OPERATOR)))
+
+.PHONY: crds
+
+e2e: crds
+
+crds: $(CRDS)
+	@mkdir -p $(TOOLS) && ln -sfn "$(notdir $(CRDS))" $(TOOLS)/crds
+
+$(CRDS):
+	@rm -rf $@.part && mkdir -p $@.part
+	@for module in $(PROMETHEUS_OPERATOR)/example/prometheus-operator-crd $(OTEL_OPERATOR)/config/crd/bases; do \
+	    folder=$${module#*@*/}; \
+	    source=$$(go mod download -json "$${module%/$$folder}" | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
+	    cp "$$source/$$folder"/*.yaml $@.part/ || exit 1; \
+	done
+	@chmod -R u+w $@.part && mv $@.part $@

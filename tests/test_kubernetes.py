@@ -9,10 +9,13 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from examples.stack.servers import FEATURE_GATES, MONITORING, PROMETHEUS_FEATURES, REPOSITORY
+from monitoring.prometheus.build import build, for_operator
+from monitoring.prometheus.values import load
 from tests.conftest import DATA
 
 KUBERNETES = MONITORING / "kubernetes"
@@ -21,6 +24,14 @@ PAGE = (REPOSITORY / "docs" / "guide" / "kubernetes.md").read_text()
 COMPOSE = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())
 MADE_OF = {"gateway": ("gateway.yaml",), "agent": ("agent.yaml", "agent-routing.yaml")}
 VARIABLE = re.compile(r"\$\{env:(\w+)")
+RESOURCES = [
+    pytest.param(resource, id=f"{path.stem}-{resource['kind']}-{resource['metadata']['name']}")
+    for path in sorted(KUBERNETES.glob("*.yaml"))
+    for resource in yaml.safe_load_all(path.read_text())
+]
+OPERATORS = ("monitoring.coreos.com/", "opentelemetry.io/")
+CUSTOM = [one for one in RESOURCES if one.values[0]["apiVersion"].startswith(OPERATORS)]
+PLAIN = [one for one in RESOURCES if one not in CUSTOM]
 
 
 def merged(first, second):
@@ -48,6 +59,16 @@ def made(name):
 def command(text):
     """yq's expression, however it is broken into lines."""
     return re.sub(r"\s+", " ", re.search(r"yq '(.*?)'", re.sub(r"\n#", "\n", text), re.S).group(1))
+
+
+@pytest.mark.parametrize("what", PLAIN)
+def test_kubernetes_knows_every_field(what):
+    """By its own schemas; those of the operators are looked at in tests/e2e."""
+    kubernetes_validate.validate(what, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_all_is_in_one_namespace():
+    assert {one.values[0]["metadata"]["namespace"] for one in RESOURCES} == {"monitoring"}
 
 
 @pytest.mark.parametrize("name", MADE_OF)
@@ -119,6 +140,105 @@ def test_the_gateway_has_its_gate_its_name_and_a_volume_of_its_own():
     assert claim["metadata"]["name"] in {mount["name"] for mount in spec["volumeMounts"]}
 
 
+# --- the gateway without the operator, and the Pushgateway -----------------------------------
+
+
+def documents(name):
+    """The resources of a file, by kind."""
+    return {one["kind"]: one for one in yaml.safe_load_all((KUBERNETES / name).read_text())}
+
+
+@pytest.mark.parametrize("name", ["gateway-plain.yaml", "pushgateway.yaml"])
+def test_what_selects_pods_and_services_finds_them(name):
+    made = documents(name)
+    workload = made.get("StatefulSet") or made["Deployment"]
+    pods = workload["spec"]["template"]
+    labels = pods["metadata"]["labels"]
+    (container,) = pods["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    service = made["Service"]
+    assert workload["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
+    for port in service["spec"]["ports"]:
+        assert ports[port["targetPort"]] == port["port"]
+    monitor = made["ServiceMonitor"]["spec"]
+    assert monitor["selector"]["matchLabels"] == service["metadata"]["labels"]
+    offered = {port["name"] for port in service["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= offered
+    probes = (container["readinessProbe"], container["livenessProbe"])
+    assert {probe["httpGet"]["port"] for probe in probes} <= set(ports)
+
+
+def test_the_plain_gateway_is_the_one_of_the_operator():
+    made = documents("gateway-plain.yaml")
+    plain = made["StatefulSet"]["spec"]
+    (container,) = plain["template"]["spec"]["containers"]
+    operated = resource("gateway")["spec"]
+    gates, config = (
+        f"--feature-gates={','.join(FEATURE_GATES)}",
+        "--config=/etc/recsys/gateway.yaml",
+    )
+    assert container["args"] == [config, gates]
+    assert container["image"] == operated["image"]
+    variables = {variable["name"]: variable for variable in container["env"]}
+    assert [variables[variable["name"]] for variable in operated["env"]] == operated["env"]
+    assert variables.keys() <= set(VARIABLE.findall((COLLECTOR / "gateway.yaml").read_text()))
+    (claim,) = plain["volumeClaimTemplates"]
+    (queue,) = (v["mountPath"] for v in container["volumeMounts"] if v["name"] == "queue")
+    assert claim["metadata"]["name"] == "queue"
+    assert variables["RECSYS_QUEUE_DIRECTORY"]["value"].startswith(f"{queue}/")
+    assert made["Service"]["metadata"]["name"] == plain["serviceName"]
+    assert plain["serviceName"] == f"{resource('gateway')['metadata']['name']}-collector"
+
+
+def test_the_doors_of_the_plain_gateway_are_at_the_ports_of_its_pod():
+    (container,) = documents("gateway-plain.yaml")["StatefulSet"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    ports = {port["containerPort"] for port in container["ports"]}
+    values = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    opened = {
+        int(value.rpartition(":")[2]) for value in values.values() if value.startswith("0.0.0.0:")
+    }
+    # Where it tells of itself; its port is the default of gateway.yaml.
+    assert values["RECSYS_TELEMETRY_HOST"] == "0.0.0.0"
+    (telemetry,) = re.findall(
+        r"RECSYS_TELEMETRY_PORT:-(\d+)", (COLLECTOR / "gateway.yaml").read_text()
+    )
+    assert ports == opened | {int(telemetry)}
+
+
+def test_what_the_nightly_job_pushes_keeps_its_labels_and_survives_its_pod():
+    made = documents("pushgateway.yaml")
+    (endpoint,) = made["ServiceMonitor"]["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+    (container,) = made["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (file,) = (a.partition("=")[2] for a in container["args"] if a.startswith("--persistence.file"))
+    assert any(file.startswith(f"{one['mountPath']}/") for one in container["volumeMounts"])
+    assert container["image"] == COMPOSE["services"]["pushgateway"]["image"]
+    values = {v["name"]: v.get("value") for v in cron_job()[-1]["env"]}
+    service = made["Service"]
+    (port,) = service["spec"]["ports"]
+    address = f"{service['metadata']['name']}.monitoring.svc:{port['port']}"
+    assert values["PUSHGATEWAY"] == f"http://{address}"
+
+
+def test_the_rules_of_the_operator_are_those_of_prometheus():
+    """If not: `make rules`."""
+    assert (KUBERNETES / "rules.yaml").read_text() == for_operator(build(load()))
+    groups = [
+        group
+        for one in RESOURCES
+        if one.values[0]["kind"] == "PrometheusRule"
+        for group in one.values[0]["spec"]["groups"]
+    ]
+    of_files = [
+        group
+        for path in sorted((MONITORING / "prometheus" / "rules").iterdir())
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+    assert sorted(groups, key=str) == sorted(of_files, key=str)
+
+
 def test_addresses_are_those_of_services_that_the_operator_makes():
     """It appends -collector to the name of the resource."""
     text = PAGE + "".join(path.read_text() for path in KUBERNETES.iterdir())
@@ -128,8 +248,8 @@ def test_addresses_are_those_of_services_that_the_operator_makes():
 
 
 def test_prometheus_is_set_as_its_file_says():
-    monitor, scraped = yaml.safe_load_all((KUBERNETES / "prometheus.yaml").read_text())
-    spec = monitor["spec"]
+    made = documents("prometheus.yaml")
+    spec = made["Prometheus"]["spec"]
     file = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
     assert spec["enableOTLPReceiver"] is True
     assert tuple(spec["enableFeatures"]) == PROMETHEUS_FEATURES
@@ -141,8 +261,13 @@ def test_prometheus_is_set_as_its_file_says():
     window = file["storage"]["tsdb"]["out_of_order_time_window"]
     assert spec["tsdb"]["outOfOrderTimeWindow"] == window
     assert spec["version"] in COMPOSE["services"]["prometheus"]["image"]
-    (endpoint,) = scraped["spec"]["podMetricsEndpoints"]
+    (endpoint,) = made["PodMonitor"]["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
+    (subject,) = made["RoleBinding"]["subjects"]
+    assert {subject["name"], made["ServiceAccount"]["metadata"]["name"]} == {
+        spec["serviceAccountName"]
+    }
+    assert made["RoleBinding"]["roleRef"]["name"] == made["Role"]["metadata"]["name"]
 
 
 def test_instrumentation_is_named_as_the_service_asks_for_it():

@@ -22,10 +22,19 @@ from monitoring.prometheus.recording import recording
 from monitoring.prometheus.values import Values, check, load
 
 RULES: Final = Path(__file__).with_name("rules")
+KUBERNETES: Final = Path(__file__).parents[1] / "kubernetes" / "rules.yaml"
 HEAD: Final = """\
 # {what}. Made by build.py from values.yaml: change that, and run `make rules`.
 # For Prometheus 2.42 and later.
 groups:
+"""
+RESOURCE: Final = """\
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: {name}
+  namespace: monitoring
+spec:
 """
 
 
@@ -69,11 +78,22 @@ def build(values: Values) -> dict[str, str]:
     }
 
 
+def for_operator(files: dict[str, str]) -> str:
+    """The files of rules as resources for the Prometheus Operator."""
+    resources = (
+        RESOURCE.format(name=name.removesuffix(".yaml").replace(".", "-"))
+        + textwrap.indent(text, "  ")
+        for name, text in files.items()
+    )
+    return "---\n".join(resources)
+
+
 def main() -> None:
     """Write the files."""
-    RULES.mkdir(exist_ok=True)
-    for name, text in build(load()).items():
+    files = build(load())
+    for name, text in files.items():
         (RULES / name).write_text(text)
+    KUBERNETES.write_text(for_operator(files))
 
 
 if __name__ == "__main__":
