@@ -104,7 +104,7 @@ def replay(
         ),
     ] = None,
 ) -> None:
-    r"""Count recorded decision traces as a service would have.
+    """Count recorded decision traces as a service would have.
 
     \b
     Exit codes:
@@ -112,7 +112,7 @@ def replay(
       1  a file could not be read, or the OTLP endpoint did not answer
       2  no decision trace is in the input, or the command was wrong
       3  some lines were not counted; they are told by file and line
-    """
+    """  # noqa: D301  # the character, which keeps lines apart
     if stamp is not None:
         _check_stamp(stamp, files, trace_format)
     try:
@@ -197,13 +197,13 @@ def doctor(
         ),
     ] = live_path.DEFAULT_WAIT_SECONDS,
 ) -> None:
-    r"""Check a set-up, where the service runs: what is wrong, and what to do.
+    """Check a set-up, where the service runs: what is wrong, and what to do.
 
     \b
     Exit codes:
       0  no problem was found
       1  there is a problem
-    """
+    """  # noqa: D301  # the character, which keeps lines apart
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     given = {"target": target, "trace": trace, "when": when}
     worst = 0

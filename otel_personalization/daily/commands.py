@@ -69,7 +69,7 @@ def snapshot(
         str | None, typer.Option(metavar="ID", help="Only this organisation, of PostgreSQL.")
     ] = None,
 ) -> None:
-    r"""Store the decisions of days as Parquet, which is what the nightly job reads.
+    """Store the decisions of days as Parquet, which is what the nightly job reads.
 
     A day that is there already is replaced as a whole. Without a day, files give every day that
     they hold.
@@ -80,7 +80,7 @@ def snapshot(
       1  something could not be read or written
       2  a day has no decision, or the command was wrong
       3  some lines were not counted; they are told by file and line
-    """
+    """  # noqa: D301  # the character, which keeps lines apart
     days = _days(day, from_day, to_day)
     with _needed("daily"):
         from otel_personalization.daily import lines as sources  # noqa: PLC0415
@@ -179,7 +179,7 @@ def daily(
         str | None, typer.Option(metavar="ID", help="Organisation, where there are several.")
     ] = None,
 ) -> None:
-    r"""Compute overlap, entropy and exposure of a day, and replace it in the warehouse.
+    """Compute overlap, entropy and exposure of a day, and replace it in the warehouse.
 
     \b
     Exit codes:
@@ -187,7 +187,7 @@ def daily(
       1  something could not be read or written, or a server did not answer
       2  a day has no decision, or the command was wrong
       3  it is done, but some lines were not counted
-    """
+    """  # noqa: D301  # the character, which keeps lines apart
     days = _days(day, from_day, to_day)
     if not days:
         raise typer.BadParameter("say which day, such as --day 2026-11-21", param_hint="--day")
