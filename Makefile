@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-.PHONY: help demo stack test test-oldest e2e lint rules mutate-rules simulate bench bench-collector bench-daily docs clean
+.PHONY: help demo stack test test-oldest e2e lint rules dashboard mutate-rules simulate bench bench-collector bench-daily docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,6 +34,9 @@ lint: $(INSTALLED)   ## run the linters and the type checker
 
 rules: $(INSTALLED)  ## write the rules of Prometheus from monitoring/prometheus/values.yaml
 	$(BIN)/python -m monitoring.prometheus.build
+
+dashboard: $(INSTALLED)  ## write the dashboard of Grafana, analytics/dashboards/personalization.json
+	$(BIN)/python -m analytics.dashboards.build
 
 mutate-rules: $(INSTALLED) tools   ## change the rules in every small way, and look whether a test notices
 	$(BIN)/python -m tests.e2e.mutate_rules $(ONLY)
