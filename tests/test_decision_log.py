@@ -130,6 +130,74 @@ def test_the_user_is_in_a_line_only_where_asked_for(path):
     assert "user_hash" not in lines_of(TRACE, path=path)[0]
 
 
+class Nosy:
+    """A trace that says of its user whatever it is asked for."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return PERSONAL
+
+
+PERSONAL = "ada@example.com"
+AS_THEY_ARE = ("namespace", "surface", "decision_id", "request_id")
+"""Texts that a line holds as the trace has them, beside the experiment and names of sources."""
+
+
+def personal_everywhere() -> dict[str, Any]:
+    """A trace with a mail address wherever one fits but in those texts, keys included."""
+    item = {
+        "item_id": PERSONAL,
+        "reasons": [PERSONAL, "cold_start"],
+        "title": PERSONAL,
+        PERSONAL: PERSONAL,
+    }
+    timing = {"count": 1, "duration_ms": PERSONAL, "query": PERSONAL, PERSONAL: 1}
+    parts = ("constraints", "effective_config", "candidates_pre", "mmr_info", "caps", PERSONAL)
+    return {
+        **{key: {PERSONAL: [PERSONAL, {PERSONAL: PERSONAL}]} for key in parts},
+        "user_hash": PERSONAL,
+        "org_id": PERSONAL,
+        "ts": PERSONAL,
+        "k": PERSONAL,
+        "namespace": "shop",
+        "final_items": [item, Nosy()],
+        "bandit": {"experiment": "blend", "bucket_key": PERSONAL, PERSONAL: PERSONAL},
+        "extras": {
+            PERSONAL: PERSONAL,
+            "anchors": [PERSONAL],
+            "personalized_items": [PERSONAL],
+            "include_reasons": PERSONAL,
+            "cohort": PERSONAL,
+            "device": PERSONAL,
+            "candidate_sources": {"popularity": timing},
+        },
+    }
+
+
+def test_a_line_has_the_documented_fields_and_nothing_else_of_a_trace(path, caplog):
+    odd = {"final_items": [PERSONAL]}
+    nosy = Nosy()
+    nosy.__dict__.update(dict.fromkeys(AS_THEY_ARE), final_items=[], bandit=None, extras=None)
+    hook = hook_to(path, log_sources=True)
+    for trace in (personal_everywhere(), nosy, odd, PERSONAL, [PERSONAL]):
+        hook.record(trace)
+    hook.flush()
+    lines = read_lines(path)
+    assert [line["event"] for line in lines] == [
+        "personalization.decision",
+        "candidate_source_metrics",
+        "personalization.decision",
+    ]
+    documented = {field.name for field in (*DECISION_LOG_FIELDS, *SOURCE_LOG_FIELDS)}
+    assert set().union(*lines) == documented
+    assert lines[0]["served_items_count"] == 2
+    assert PERSONAL not in path.read_text()
+    assert caplog.messages
+    assert PERSONAL not in caplog.text
+    assert PERSONAL not in repr(hook.totals.snapshot())
+
+
 def test_each_source_and_stage_has_a_line_where_asked_for(path):
     _, *lines = lines_of(copy.deepcopy(TRACE), path=path, log_sources=True)
     assert [(line["source"], line["count"], line["duration_ms"]) for line in lines] == [
