@@ -8,11 +8,17 @@ import re
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from otel_personalization import conventions, settings
+from otel_personalization.cli import app
 from otel_personalization.daily import tables as daily
 
 REFERENCE = Path(__file__).parent / "reference"
+KEPT = "\b\n"
+"""Begins a paragraph that the command line does not wrap."""
 
 
 def table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
@@ -119,6 +125,47 @@ def settings_table() -> str:
     )
 
 
+def commands() -> str:
+    """Every command of the command line: what it does, its exit codes, its options."""
+    group: Any = typer.main.get_command(app)
+    return "\n".join(
+        f"## `{name}`\n\n{_prose(command.help)}\n\n"
+        + table("option, takes, default, is", map(_option, command.params))
+        for name, command in group.commands.items()
+    )
+
+
+def _prose(text: str) -> str:
+    """The help of a command; paragraphs whose lines are to stay as they are become code."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        f"```text\n{paragraph.removeprefix(KEPT)}\n```" if paragraph.startswith(KEPT) else paragraph
+        for paragraph in paragraphs
+    )
+
+
+def _option(parameter: Any) -> tuple[str, ...]:
+    is_argument = parameter.param_type_name == "argument"
+    default = parameter.default
+    takes = parameter.metavar
+    if getattr(parameter, "is_flag", False):
+        takes = default = None
+    elif isinstance(default, Enum):
+        takes = ", ".join(f"`{value.value}`" for value in type(default))
+        default = default.value
+    elif takes is None:
+        takes = "number" if isinstance(default, int) else "text"
+    if getattr(parameter, "multiple", False) or parameter.nargs == -1:
+        takes = f"{takes}, several times"
+    has_default = isinstance(default, (str, int, float))
+    return (
+        f"`{parameter.metavar}`" if is_argument else f"`{parameter.opts[0]}`",
+        takes or "",
+        "required" if parameter.required else f"`{default}`" if has_default else "none",
+        parameter.help.rstrip("."),
+    )
+
+
 def _default(value: object) -> str:
     if isinstance(value, (tuple, frozenset)):
         return f"`{','.join(sorted(value))}`" if value else "none"
@@ -135,6 +182,7 @@ TABLES = {
     "source": log_fields(conventions.SOURCE_LOG_FIELDS),
     "optional": log_fields(conventions.OPTIONAL_LOG_FIELDS),
     "settings": settings_table(),
+    "commands": commands(),
     "gauges": gauges(),
     "daily": log_fields(conventions.DAILY_LOG_FIELDS),
     **{of.name: columns(of) for of in daily.TABLES},

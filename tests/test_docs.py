@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from docs import tables
+from otel_personalization.cli import app
 from otel_personalization.conventions import DECISION_LOG_FIELDS
 from otel_personalization.settings import resolve
 from tests.conftest import DATA
@@ -20,7 +22,9 @@ from tests.otlp_receiver import receiving
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
+"""Its blocks belong together: tests/e2e/test_tutorial.py runs them."""
+PAGES = sorted({REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")} - {TUTORIAL})
 
 
 def blocks(language: str) -> list[Any]:
@@ -100,6 +104,13 @@ def test_the_tables_are_those_of_the_code():
         assert page.read_text() == tables.updated(page.read_text())
 
 
+@pytest.mark.parametrize("command", ["replay", "doctor", "snapshot", "daily"])
+def test_the_help_of_a_command_is_text_as_it_is_read(command):
+    shown = CliRunner().invoke(app, [command, "--help"]).stdout
+    assert "\\b" not in shown
+    assert re.search(r"Exit codes: *\n +0  ", shown)
+
+
 def test_the_log_line_is_one_as_the_contract_has_it():
     text = (REPOSITORY / "docs" / "guide" / "logs.md").read_text()
     (line,) = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
@@ -117,12 +128,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "personalized_items_count" in (tmp_path / "reference" / "log-lines.html").read_text()
-
-
-def test_every_link_of_the_readme_leads_somewhere():
-    """Those of docs/ are checked as the site is built."""
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("https://") or (REPOSITORY / link).exists(), link
 
 
 def test_every_setting_is_explained_in_the_guide():
@@ -170,5 +175,13 @@ def test_the_picture_shows_the_sample(truth):
 def test_the_figures_of_the_bench_are_the_ones_written_down():
     measured = (REPOSITORY / "benchmarks" / "results.md").read_text().splitlines()
     quoted = README[README.index("| what | median |") :].split("\n\n")[0].splitlines()
+    assert len(quoted) > 10
+    assert set(quoted) <= set(measured)
+
+
+def test_the_intervals_that_are_quoted_are_those_that_were_simulated():
+    measured = (REPOSITORY / "benchmarks" / "interval_coverage.md").read_text().splitlines()
+    page = (REPOSITORY / "docs" / "explanation" / "statistics.md").read_text().splitlines()
+    quoted = [line for line in page if line.startswith("| ")]
     assert len(quoted) > 10
     assert set(quoted) <= set(measured)
