@@ -3,8 +3,8 @@
 Grafana cannot be run here. What stands in queries for something is put in as its documentation says
 (Variable syntax; Prometheus template variables; PostgreSQL query editor):
 
-- ``$name`` and ``${name}`` are what was picked. Where several values or All can be picked, values are
-  escaped for a regular expression in quotes, and several become ``(a|b)``.
+- ``$name`` and ``${name}`` are what was picked. Where several values or All can be picked, values
+  are escaped for a regular expression in quotes, and several become ``(a|b)``.
 - ``${name:regex}`` are the values escaped for a regular expression, several as ``(a|b)``;
   ``${name:raw}`` is the value as it is.
 - All is the custom value that stands for it, as it is, whatever the format.

@@ -180,7 +180,7 @@ def variants_table() -> str:
     ELSE 'variants compare, if users were split at random'
   END AS reading
 FROM {whole} AS found
-LEFT JOIN {whole} AS split
+JOIN {whole} AS split
   ON split.day = found.day
   AND split.org_id = found.org_id
   AND split.namespace = found.namespace
@@ -189,7 +189,7 @@ LEFT JOIN {whole} AS split
   AND split.cohort = '{ALL}' AND split.device = '{ALL}'
 WHERE found.experiment <> '{ALL}' AND found.variant <> '{ALL}'
   AND found.cohort = '{ALL}' AND found.device = '{ALL}'
-  AND found.impressions IS NOT NULL
+  AND split.impressions > 0
   AND found.{matches("namespace")}
   AND (found.surface = '{ALL}' OR found.{matches("surface")})
   AND found.{newest(BLEND_WEIGHTS_DAILY)}
