@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from examples.stack.servers import MONITORING, REPOSITORY
+from tests.grafana import FILE, VARIABLES
 
 TEXT = (REPOSITORY / "compose.yaml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
@@ -41,8 +42,13 @@ def command(service):
 
 
 def configuration(service):
-    """The text of the file that is mounted, or that the command names in a folder that is."""
+    """The text of the file that is mounted, or that the command names in a folder that is.
+
+    Of Grafana, which has several, that of its data sources.
+    """
     mounted = mounts(service)
+    if service == "grafana":
+        mounted = {target: path for target, path in mounted.items() if "datasources" in target}
     named = [
         path / file
         for target, path in mounted.items()
@@ -82,6 +88,7 @@ def test_there_is_a_service_for_each_part_of_the_live_path():
         "prometheus",
         "alertmanager",
         "pushgateway",
+        "warehouse",
         "loki",
         "grafana",
     }
@@ -137,7 +144,9 @@ def test_all_ports_are_published_on_this_machine_only_and_once():
 @pytest.mark.parametrize("service", SERVICES)
 def test_addresses_are_those_of_services_and_of_ports_on_which_they_listen(service):
     said = [*environment(service).values(), *SERVICES[service].get("command", ())]
-    for host, port in re.findall(r"http://([\w.-]+):(\d+)", " ".join(said)):
+    for host, port in re.findall(r"(?:http://|\b)([a-z][\w.-]*):(\d+)\b", " ".join(said)):
+        if host == "localhost":
+            continue  # as the browser says it, of what is no part of this
         assert host in SERVICES, f"{host} is no service"
         assert port in published(host), f"{host} does not listen on {port}"
 
@@ -169,11 +178,11 @@ def test_loki_listens_where_it_is_expected():
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_variable_that_is_set_is_read(service):
-    read = (
-        {name for name, _ in VARIABLE.findall(configuration(service))}
-        if (service in WITH_VARIABLES)
-        else set()
-    )
+    read = set()
+    if service in WITH_VARIABLES:
+        read = {name for name, _ in VARIABLE.findall(configuration(service))}
+    if service == "warehouse":
+        read = set(re.findall(r"^\\getenv \w+ (\w+)$", configuration(service), re.MULTILINE))
     is_set = {name for name in environment(service) if name.startswith("RECSYS_")}
     assert is_set <= read
 
@@ -258,7 +267,8 @@ def test_images_are_of_the_versions_that_are_built_for_the_tests():
     assert images["prometheus"].endswith(f":v{major}.{int(minor)}.{patch}")
     assert images["alertmanager"].endswith(f":v{version('ALERTMANAGER')}")
     for image in filter(None, images.values()):
-        assert re.search(r":v?\d+\.\d+\.\d+$", image), f"{image} is not pinned"
+        # PostgreSQL's have two parts.
+        assert re.search(r":v?\d+(\.\d+){1,2}$", image), f"{image} is not pinned"
 
 
 def test_the_image_of_the_service_is_built_from_what_is_there():
@@ -286,9 +296,51 @@ def test_alertmanager_reads_its_secrets_where_they_are_mounted():
         assert str(Path(path).parent) in mounts("alertmanager")
 
 
+# --- Grafana ----------------------------------------------------------------------------------
+
+
+def data_sources():
+    found = {source["type"]: source for source in expanded("grafana")["datasources"]}
+    assert len({source["uid"] for source in found.values()}) == len(found)
+    return found
+
+
 def test_grafana_names_only_what_it_has():
-    sources = expanded("grafana")["datasources"]
-    assert {source["type"] for source in sources} == {"prometheus", "loki", "alertmanager"}
-    assert len({source["uid"] for source in sources}) == len(sources)
-    for source in sources:
-        assert source["url"].startswith(f"http://{source['type']}:")
+    sources = data_sources()
+    warehouse = sources.pop("grafana-postgresql-datasource")
+    assert set(sources) == {"prometheus", "loki", "alertmanager"}
+    for kind, source in sources.items():
+        assert source["url"].startswith(f"http://{kind}:")
+    assert warehouse["url"] == "warehouse:5432"
+
+
+def test_grafana_has_every_data_source_that_the_dashboard_lets_one_pick():
+    wanted = {one["query"] for one in VARIABLES.values() if one["type"] == "datasource"}
+    assert wanted <= set(data_sources())
+
+
+def test_grafana_reads_the_warehouse_as_a_user_who_can_only_read():
+    warehouse, database = data_sources()["grafana-postgresql-datasource"], environment("warehouse")
+    assert warehouse["jsonData"]["database"] == database["POSTGRES_DB"]
+    assert warehouse["user"] != database["POSTGRES_USER"]
+    assert warehouse["secureJsonData"]["password"] == database["RECSYS_POSTGRES_PASSWORD"]
+    (path,) = mounts("warehouse").values()
+    statement = path.read_text()
+    assert f"CREATE ROLE {warehouse['user']} LOGIN" in statement
+    assert "RECSYS_POSTGRES_PASSWORD" in statement
+
+
+def test_a_trace_id_in_a_log_line_leads_to_its_trace():
+    (link,) = data_sources()["loki"]["jsonData"]["derivedFields"]
+    assert (link["matcherType"], link["matcherRegex"]) == ("label", "trace_id")
+    # Grafana makes one dollar of two.
+    assert link["url"] == environment("grafana")["RECSYS_TRACE_URL"] + "$${__value.raw}"
+
+
+def test_grafana_finds_the_dashboard_where_it_is_mounted():
+    mounted = mounts("grafana")
+    (provider,) = yaml.safe_load(
+        mounted["/etc/grafana/provisioning/dashboards/recsys.yaml"].read_text()
+    )["providers"]
+    assert provider["folder"]
+    assert mounted[f"{provider['options']['path']}/{FILE.name}"] == FILE

@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import subprocess
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from examples.stack.servers import TOOLS, Prometheus
+from examples.stack.servers import MONITORING, TOOLS, Prometheus
 from otel_personalization.daily.warehouse import open_warehouse
 from tests.daily.days import day_tables
 from tests.e2e.postgres import postgres
@@ -104,8 +105,9 @@ def series(now: int) -> Iterator[tuple[str, str, float, int]]:
     for surface in SURFACES:
         labels = f'{place(surface)},job="ranking",instance="gateway-0",{live}="production"'
         last = HISTORY - QUIET_SECONDS if surface == QUIET else HISTORY
-        for number, second in enumerate(range(0, last + 1, WINDOW)):
-            rate, items = windows(surface)[number % 2]
+        for number, second in enumerate(range(0, HISTORY + 1, WINDOW)):
+            # The gateway makes no point for a window of nothing; another one might.
+            rate, items = windows(surface)[number % 2] if second <= last else (0, 0)
             for view in ("personalized_impression_rate", "reason_coverage_rate"):
                 yield view, labels, rate if view[0] == "p" else 1 - rate, begin + second
             yield "recsys_window_served_items", labels, items, begin + second
@@ -664,6 +666,34 @@ def test_it_is_called_correlation_where_nobody_drew_lots(warehouse, p_value, exp
         rows = connection.execute(text.expanded(query(VARIANTS).text, "sql")).fetchall()
         connection.rollback()
     assert {row["reading"] for row in rows} == {reading}
+
+
+def test_the_user_for_grafana_reads_every_table_and_writes_nothing(database):
+    """Those that the job makes later, too: it is made before there is any."""
+    database.run("CREATE DATABASE later")
+    script = MONITORING / "grafana" / "reader.sql"
+    # psql reads the script, as it does in the container.
+    done = subprocess.run(
+        (database._command[0], database.url("later"), "-Xq", "-f", script),
+        env=os.environ | {"RECSYS_POSTGRES_PASSWORD": "it's a secret"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_warehouse(database.url("later")) as opened:
+        opened.replace(day_tables(DAYS[0]))
+    reader = Warehouse(database.url("later").replace("postgres@", "grafana@"))
+    for one in SQL:
+        assert isinstance(reader.panel(one.panel), list)
+    assert reader.panel(GROUNDS)
+    for wrong in (
+        "DELETE FROM experiments.blend_weights_daily RETURNING day",
+        "UPDATE analytics.personalization_daily SET users = 0 RETURNING day",
+        "CREATE TABLE experiments.mine AS SELECT 1",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.rows(wrong)
 
 
 def test_streaks_are_those_of_the_table_the_longest_first(warehouse):
