@@ -36,7 +36,7 @@ from otel_personalization.conventions import COLLABORATIVE_SOURCE
 from otel_personalization.daily import commands
 from otel_personalization.doctor import Level, examine
 from otel_personalization.hook import PersonalizationHook
-from otel_personalization.prometheus_api import PrometheusApi
+from otel_personalization.prometheus_api import PrometheusApi, without_credentials
 from otel_personalization.settings import NONE, SettingsError
 from otel_personalization.version import __version__
 
@@ -141,8 +141,8 @@ def replay(
         console.width = max(console.width, TABLE_WIDTH)
         console.print(table_of(report))
     _tell_problems(report)
-    if is_unsent:
-        fail(f"the counters could not be sent to {otlp}")
+    if otlp and is_unsent:
+        fail(f"the counters could not be sent to {without_credentials(otlp, otlp)}")
     if not report.has_traces:
         typer.echo(
             "There is no decision trace in the input: no line is a JSON object with decision_id, "
