@@ -491,7 +491,7 @@ async def coroutine() -> None: ...
 @pytest.mark.parametrize(
     "trace",
     [None, [], (), "trace", b"trace", 3, 1.5, True, {1}, object, len, json, iter([]), [{}]],
-    ids=repr,
+    ids=lambda one: type(one).__name__,
 )
 def test_what_is_no_mapping_and_no_object_is_no_trace(trace):
     expected = MalformedReason.NOT_A_TRACE
