@@ -26,9 +26,13 @@ import pytest
 from psycopg.rows import dict_row
 
 from examples.stack.servers import MONITORING, TOOLS, Prometheus
+from monitoring.prometheus.build import build
+from monitoring.prometheus.values import load
+from otel_personalization.daily.tables import DayTables
 from otel_personalization.daily.warehouse import open_warehouse
 from tests.daily.days import day_tables
 from tests.e2e.postgres import postgres
+from tests.e2e.promtool import Case, failures, total, value
 from tests.e2e.test_night import run
 from tests.e2e.test_runbooks import faults
 from tests.grafana import VARIABLES, Picked, annotation, queries, query
@@ -166,8 +170,8 @@ def prometheus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prometheus")
     now = int(time.time()) // WINDOW * WINDOW
     samples = defaultdict(list)
-    for name, labels, value, at in series(now):
-        samples[name].append(f"{name}{{{labels}}} {value} {at}")
+    for name, labels, number, at in series(now):
+        samples[name].append(f"{name}{{{labels}}} {number} {at}")
     text = folder / "series.txt"
     with text.open("w") as stream:
         for name, lines in samples.items():
@@ -379,6 +383,50 @@ def test_annotations_are_the_alerts_that_fire_of_what_was_picked(prometheus):
     assert firing("Alerts of the telemetry") == set()
 
 
+def test_panels_of_records_draw_what_the_rules_make_of_counters(tmp_path):
+    """A quiet surface: six items in ten are personalised, and it is too small for every alert."""
+    of_home = 'recsys_namespace="shop",surface="home"'
+    labels = 'job="ranking",instance="a"'
+    counters = {"decisions": 10, "served_items": 100, "served_items_squared": 1000}
+    counters |= {"personalized_items": 60, "reason_items": 50, "reason_requested_items": 50}
+    of_library = {"dropped_log_records": "", "folded_decisions": ""}
+    of_library |= {"malformed_traces": ',reason="unreadable"', "internal_errors": ',kind="log"'}
+    minutes = 70
+
+    def shown(panel, ref_id, answer):
+        text = Picked(step=STEP).expanded(query(panel, ref_id).text, "promql")
+        return value(text, minutes, answer)
+
+    checks = ("PersonalizationDrop", "PersonalizationDropLowTraffic")
+    checks += ("PersonalizationBelowBaseline", "ColdStartExposureOutOfBand")
+    checks += ("ReasonCoverageLow", "RequestedReasonCoverageLow")
+    faults_of = "Dropped lines, folded decisions, internal errors"
+    case = Case(
+        "a quiet surface",
+        {
+            f"recsys_{name}_total{{{of_home},{labels}}}": total((by, minutes))
+            for name, by in counters.items()
+        }
+        | {
+            f"otel_personalization_{name}_total{{{labels}{more}}}": total((n + 1, minutes))
+            for n, (name, more) in enumerate(of_library.items())
+        },
+        [
+            shown("Personalised share against CTR", "A", {f"{{{of_home}}}": 0.6}),
+            shown(
+                "Surfaces too small to judge",
+                "A",
+                {f'{{check="{check}",{of_home}}}': 0 for check in checks},
+            ),
+            shown(faults_of, "A", {'{job="ranking"}': 60}),
+            shown(faults_of, "B", {'{job="ranking"}': 120}),
+            shown("Malformed traces", "A", {'{job="ranking",reason="unreadable"}': 180}),
+            shown(faults_of, "C", {'{job="ranking",kind="log"}': 240}),
+        ],
+    )
+    assert failures([case], build(load()), tmp_path) == ""
+
+
 @pytest.mark.parametrize("name", ["environment", "namespace", "surface"])
 def test_what_can_be_picked_is_what_has_decisions(prometheus, name):
     server, now = prometheus
@@ -496,12 +544,13 @@ def warehouse(database):
 def empty(database):
     """One that has the tables, as the job makes them, and no rows."""
     url = database.url("empty")
-    day = day_tables(DAYS[0])
     with open_warehouse(url) as opened:
-        opened.replace(day)
-        none = {name: rows.slice(0, 0) for name, rows in day.rows.items()}
-        opened.replace(dataclasses.replace(day, rows=none))
+        opened.replace(without_rows(day_tables(DAYS[0])))
     return Warehouse(url)
+
+
+def without_rows(day: DayTables) -> DayTables:
+    return dataclasses.replace(day, rows={name: rows[:0] for name, rows in day.rows.items()})
 
 
 SQL = queries("sql")
@@ -596,19 +645,23 @@ def test_entropy_is_that_of_the_table_and_null_where_it_is_not_reliable(warehous
     assert grounds["cart", "category"]["known share"] == 0
 
 
-def test_bars_of_two_organisations_are_told_apart(empty):
-    """None of the two is added to the other, or hides it."""
+def test_of_each_organisation_the_newest_day_is_shown_and_bars_are_told_apart(empty):
+    """None of the two is added to the other, hides it, or is shown only on the other's day."""
+    places = [("shop", "home")]
+    given = [
+        day_tables(day, org, places, cohort="all") for day, org in zip(DAYS, "ab", strict=True)
+    ]
     with open_warehouse(empty.url) as opened:
-        for org in ("acme", "other"):
-            opened.replace(day_tables(DAYS[0], org, [("shop", "home")], cohort="all"))
+        for day in given:
+            opened.replace(day)
         try:
-            bars = [row["surface"] for row in empty.panel(ENTROPY)]
+            bars = {row["surface"] for row in empty.panel(ENTROPY)}
+            days = {row["organisation"]: row["day"] for row in empty.panel(GROUNDS)}
         finally:
-            for org in ("acme", "other"):
-                day = day_tables(DAYS[0], org)
-                none = {name: rows.slice(0, 0) for name, rows in day.rows.items()}
-                opened.replace(dataclasses.replace(day, rows=none))
-    assert bars == ["shop/home (acme)", "shop/home (other)"]
+            for day in given:
+                opened.replace(without_rows(day))
+    assert bars == {"shop/home (a)", "shop/home (b)"}
+    assert days == dict(zip("ab", DAYS, strict=True))
 
 
 def test_variants_have_the_rates_of_the_table_and_say_what_they_show(warehouse):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,11 +21,14 @@ from examples.ranking_service.traffic import NAMESPACE_WEIGHTS, SURFACES
 from examples.stack.counts import COUNTERS, RATES
 from otel_personalization.replay import replay
 from tests.e2e.servers import wait_for
+from tests.e2e.test_dashboard import OF_SURFACES
 from tests.e2e.views import in_windows, windows
+from tests.grafana import Picked, queries, query
 
 READY = "Ready"
 READY_SECONDS = 100.0
 """Past the time that the stack itself waits for its counts to arrive."""
+STACKED = query("Personalised share by surface")
 PAIRS = {(namespace, surface) for namespace in NAMESPACE_WEIGHTS for surface in SURFACES}
 
 
@@ -185,6 +189,21 @@ def test_what_it_shows_is_what_prometheus_has_and_what_users_were_served(tmp_pat
             lambda: sum(by_pair(asked(offered[-2])).values()) > sum(served.values()),
             "more items to be served",
         )
+
+        # The dashboard shows them: what needs no rules all surfaces, and the rest is no error.
+        def shown(one):
+            text = Picked(end=time.time()).expanded(one.text, "promql")
+            return asked(f"{running.url('Prometheus')}/api/v1/query", query=text)
+
+        for one in queries("promql"):
+            shown(one)
+            if one.name in OF_SURFACES:
+                wait_for(lambda one=one: by_pair(shown(one)).keys() == PAIRS, one.name)
+                # increase() extrapolates two counters by a hair's breadth differently.
+                assert all(-1 <= value < 1.001 for value in by_pair(shown(one)).values())
+        parts = {part["metric"]["part"]: float(part["value"][1]) for part in shown(STACKED)}
+        assert parts.keys() == {"home", "PDP", "cart"}
+        assert 0 < sum(parts.values()) < 1
 
 
 @pytest.mark.parametrize(
