@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 
 OLDEST := .venv-oldest
 
-.PHONY: help demo stack test test-oldest e2e lint rules dashboard mutate-rules simulate bench bench-collector bench-daily docs clean
+.PHONY: help demo stack test test-oldest test-versions e2e lint rules dashboard mutate-rules simulate bench bench-collector bench-daily docs clean
 
 help:            ## show this
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(INSTALLED)   ## run a ranking service with simulated users, and show what is counted
 	@$(BIN)/python -m examples.demo
@@ -23,6 +23,13 @@ test: lint       ## run the linters, the type checker and all tests but those of
 
 test-oldest: $(OLDEST)/.installed   ## run the tests with the oldest supported dependencies
 	$(OLDEST)/bin/python -m pytest -p no:cacheprovider
+
+test-versions: test-oldest   ## run the tests with the oldest and with the newest dependencies, Spark, too
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]' --constraint tests/oldest.txt
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/e2e/test_spark.py
+	rm -f $(INSTALLED) $(SPARK)
+	$(MAKE) test spark
+	$(BIN)/python -m pytest tests/e2e/test_spark.py
 
 e2e: $(INSTALLED) tools   ## run the tests against real servers, a quarter of an hour
 	$(BIN)/python -m pytest tests/e2e
