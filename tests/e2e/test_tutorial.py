@@ -7,11 +7,16 @@ import re
 import signal
 import subprocess
 import sysconfig
-from contextlib import suppress
+from contextlib import closing, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from examples.stack.servers import REPOSITORY, Ports, free_port
+from tests.grafana import Picked, query
 
 TUTORIAL = (REPOSITORY / "docs" / "tutorial.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python|text)\n(.*?)^```$", TUTORIAL, re.DOTALL | re.MULTILINE)
@@ -50,9 +55,14 @@ def pattern(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of somebody who has nothing."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def printed(home: Path) -> dict[int, str]:
     """What each block of commands printed, until one failed."""
-    home = tmp_path_factory.mktemp("home")
     ports, prometheus = Ports(), free_port()
     environment = {name: value for name, value in os.environ.items() if name[:5] != "OTEL_"}
     environment |= {
@@ -99,3 +109,54 @@ def test_every_command_of_the_tutorial_runs(printed: dict[int, str]) -> None:
 @pytest.mark.parametrize("number", [n for n, (kind, _) in enumerate(BLOCKS) if kind == "bash"])
 def test_what_the_tutorial_shows_is_what_is_printed(number: int, printed: dict[int, str]) -> None:
     assert re.fullmatch(pattern(shown(number)), printed[number]), printed[number]
+
+
+def of_the_dashboard(panel: str, home: Path) -> list[dict[str, Any]]:
+    """What a panel would show of the tables that the tutorial made."""
+    picked = Picked(end=datetime(2026, 11, 22, tzinfo=timezone.utc).timestamp())
+    sql = picked.expanded(query(panel).text, "sql")
+    with closing(
+        duckdb.connect(str(home / "personalization" / "personalization.duckdb"), read_only=True)
+    ) as tables:
+        rows = tables.execute(sql)
+        names = [column[0] for column in rows.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+
+
+def lines(*rows: tuple[Any, ...]) -> str:
+    """As the tutorial's program prints them."""
+    return "".join(
+        " ".join(str(round(value, 3) if isinstance(value, float) else value) for value in row)
+        + "\n"
+        for row in rows
+    )
+
+
+def test_the_numbers_of_the_tutorial_are_those_of_the_dashboard(
+    home: Path, printed: dict[int, str]
+) -> None:
+    shown = ("surface", "cohort", "users", "mean", "mean_lower", "mean_upper", "p95")
+    overlap = lines(
+        *(
+            tuple(row[name] for name in shown)
+            for row in of_the_dashboard("Top-K overlap by cohort and device", home)
+            if row["device"] == "all"
+        )
+    )
+    bars = {
+        row["surface"]: (row["brand"], row["category"])
+        for row in of_the_dashboard("Entropy of brands and categories", home)
+    }
+    rest = {
+        (row["surface"], row["of"]): (row["effective number"], row["known share"])
+        for row in of_the_dashboard("What the entropies rest on", home)
+    }
+    entropy = lines(
+        *(
+            (surface, brand, *rest[surface, "brand"], category, *rest[surface, "category"])
+            for surface in ("cart", "home")
+            for brand, category in [bars[f"shop/{surface}"]]
+        )
+    )
+    assert overlap in printed.values()
+    assert entropy in printed.values()
