@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from otel_personalization.daily.report import content, estimates, plots, render
+from otel_personalization.daily.report import estimates, plots, render, words
 from otel_personalization.daily.report.estimates import Estimate
 from otel_personalization.daily.tables import (
     ALL,
@@ -487,7 +487,7 @@ def test_no_number_breaks_the_page(cells):
 
 
 def test_numbers_are_written_with_their_signs_and_without_a_signed_0():
-    assert content.signed(-5.14, 1) == "\u22125.1"
-    assert content.signed(2.0, 1) == "+2.0"
-    assert content.signed(-0.04, 1) == "0.0"
-    assert content.percent(None) == "no data"
+    assert words.signed(-5.14, 1) == "\u22125.1"
+    assert words.signed(2.0, 1) == "+2.0"
+    assert words.signed(-0.04, 1) == "0.0"
+    assert words.percent(None) == "no data"

@@ -10,7 +10,12 @@ The same tables give the same page, to the byte::
 
     estimates.py    intervals, and the difference between two days
     plots.py        rows of the warehouse -> SVG
-    content.py      what the report says
+    words.py        figures as words
+    layout.py       what a page is made of
+    days.py         the rows by namespace, day and surface
+    changes.py      what the report says of other days
+    parts.py        its parts, experiments.py and quality.py two more of them
+    content.py      the parts of a namespace, in their order
     page.html.j2    what it looks like
 
 A figure that is null is ``no data`` or ``too few users``, and never 0.
@@ -26,17 +31,11 @@ from typing import Final
 import jinja2
 import pyarrow as pa
 
-from otel_personalization.daily.report.content import (
-    DOWN,
-    NO_DATA,
-    NOT_RELIABLE,
-    TOO_FEW,
-    UP,
-    Days,
-    namespace_report,
-    quality_grids,
-)
+from otel_personalization.daily.report.content import namespace_report
+from otel_personalization.daily.report.days import Days
 from otel_personalization.daily.report.plots import MAX_SHOWN, MONTHS, clean
+from otel_personalization.daily.report.quality import quality_grids
+from otel_personalization.daily.report.words import DOWN, NO_DATA, NOT_RELIABLE, TOO_FEW, UP
 from otel_personalization.daily.tables import UNKNOWN, DayTables
 
 HISTORY_DAYS: Final = 28
