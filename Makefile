@@ -5,9 +5,15 @@ BIN := $(VENV)/bin
 # Anew for each version of Python and each change of the dependencies.
 INSTALLED := $(VENV)/.installed
 
-OLDEST := .venv-oldest
+# What the package is compared with, in an environment of its own, which nothing else needs.
+EVIDENTLY_VERSION := 0.7.23
+EVIDENTLY := .tools/evidently-$(EVIDENTLY_VERSION)/.installed
 
-.PHONY: help demo stack test test-oldest test-versions e2e lint rules dashboard mutate-rules simulate bench bench-collector bench-daily docs clean
+OLDEST := .venv-oldest
+# In several processes; what tests measure are ratios, which bear it.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4
+
+.PHONY: help demo stack test test-oldest test-versions e2e lint rules dashboard mutate-rules simulate bench bench-collector bench-daily bench-comparison docs clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,10 +25,10 @@ stack: $(INSTALLED) tools   ## run service, Collector and Prometheus on this mac
 	@$(BIN)/python -m examples.stack
 
 test: lint       ## run the linters, the type checker and all tests but those of e2e
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-oldest: $(OLDEST)/.installed   ## run the tests with the oldest supported dependencies
-	$(OLDEST)/bin/python -m pytest -p no:cacheprovider
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE)
 
 test-versions: test-oldest   ## run the tests with the oldest and with the newest dependencies, Spark, too
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]' --constraint tests/oldest.txt
@@ -60,6 +66,9 @@ bench-collector: $(INSTALLED) tools   ## measure what the gateway costs, and wri
 bench-daily: $(INSTALLED)   ## measure what the nightly job costs, and write benchmarks/daily.md; 8 GB in /tmp
 	$(BIN)/python -m benchmarks.daily
 
+bench-comparison: $(INSTALLED) tools $(EVIDENTLY)   ## measure what one could have instead, and write benchmarks/comparison.md
+	$(BIN)/python -m benchmarks.comparison
+
 docs: $(INSTALLED)   ## build the documentation as a site, in docs/_build
 	$(BIN)/python docs/tables.py
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
@@ -67,6 +76,13 @@ docs: $(INSTALLED)   ## build the documentation as a site, in docs/_build
 
 clean:           ## remove what the targets installed or built, and what demo and stack stored
 	rm -rf $(VENV) $(OLDEST) docs/_build build/demo build/stack
+
+# It does not work with pandas 3, which it does not say.
+$(EVIDENTLY):
+	@echo "Installing evidently into $(@D) (1 GB, two minutes) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check evidently==$(EVIDENTLY_VERSION) "pandas<3"
+	@touch $@
 
 define install
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "otel-personalization needs Python 3.10 or later, and $(PYTHON) is %d.%d. Say which one to use: make PYTHON=python3.12" % v[:2])'
