@@ -578,6 +578,7 @@ def test_sql_gives_rows_for_every_surface_for_one_and_for_none(warehouse, empty,
     assert surfaces(warehouse.panel(one.panel, surface="home")) == {"home"}
     two = [HOSTILE, "cart"]
     assert surfaces(warehouse.panel(one.panel, surface=two)) == set(two)
+    assert surfaces(warehouse.panel(one.panel, surface="car")) == set(), "a part of a name"
     assert warehouse.panel(one.panel, namespace="none") == []
     assert empty.panel(one.panel) == []
 
