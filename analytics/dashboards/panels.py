@@ -189,8 +189,9 @@ class Maker:
 
     def numbers(self, title: str, how_to_read: str, *, runbook: str, unit: str) -> stat.Panel:
         """A few numbers, as they are now."""
+        last = build_common.ReduceDataOptions().calcs(["lastNotNull"])
         return self._whole(
-            stat.Panel(),
+            stat.Panel().reduce_options(last).graph_mode(common.BigValueGraphMode.NONE),
             title,
             how_to_read,
             runbook=runbook,
@@ -263,16 +264,20 @@ def over_time(expr: str, legend: str, ref_id: str = "A") -> prometheus.Dataquery
 
 
 def now(expr: str, legend: str, ref_id: str = "A") -> prometheus.Dataquery:
-    """PromQL, at the end of the time range."""
+    """PromQL, at the end of the time range, for a number."""
     return (
         prometheus.Dataquery()
         .datasource(PROMETHEUS)
         .expr(expr)
         .legend_format(legend)
         .ref_id(ref_id)
-        .format(PromQueryFormat.TABLE)
         .instant()
     )
+
+
+def rows_now(expr: str) -> prometheus.Dataquery:
+    """PromQL, at the end of the time range, for a table with a row for each series."""
+    return now(expr, "").format(PromQueryFormat.TABLE)
 
 
 def lines_of(expr: str, most: int) -> loki.Dataquery:

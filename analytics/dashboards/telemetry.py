@@ -22,6 +22,7 @@ from analytics.dashboards.panels import (
     now,
     only_this_surface,
     over_time,
+    rows_now,
     steps,
 )
 from analytics.dashboards.promql import SELECTED, legend
@@ -182,7 +183,7 @@ def _too_small(make: Maker) -> Builder[dashboard.Panel]:
         width=HALF,
         height=9,
         no_value="-",
-    ).with_target(now(judged, ""))
+    ).with_target(rows_now(judged))
     shown = {"check": 0, NAMESPACE: 1, names.SURFACE: 2}
     return panel.with_transformation(
         dashboard.DataTransformerConfig(
