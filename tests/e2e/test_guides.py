@@ -34,8 +34,8 @@ def run(commands: str, folder: Path) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """With all that the rules are made of, and a virtual environment that is up to date."""
-    for name in ("monitoring", "otel_personalization"):
+    """With all that rules and dashboard are made of, and a virtual environment that is up to date."""
+    for name in ("analytics", "monitoring", "otel_personalization"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, tmp_path)
