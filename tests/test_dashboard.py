@@ -144,6 +144,18 @@ def test_a_panel_of_lines_or_bars_has_a_legend_and_each_of_its_lines_a_name(pane
 
 
 @of_each_panel
+def test_what_is_said_of_a_line_is_said_of_one_that_is_there(panel):
+    if panel["type"] != "timeseries":
+        return
+    there = {
+        "byName": {target["legendFormat"] for target in panel["targets"]},
+        "byFrameRefID": {target["refId"] for target in panel["targets"]},
+    }
+    for override in panel["fieldConfig"]["overrides"]:
+        assert override["matcher"]["options"] in there[override["matcher"]["id"]]
+
+
+@of_each_panel
 def test_a_panel_links_to_a_runbook_that_is_there(panel):
     url = load()["links"]["runbook"]
     (link,) = panel["links"]

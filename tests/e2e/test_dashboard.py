@@ -35,7 +35,7 @@ from tests.e2e.postgres import postgres
 from tests.e2e.promtool import Case, failures, total, value
 from tests.e2e.test_night import run
 from tests.e2e.test_runbooks import faults
-from tests.grafana import VARIABLES, Picked, annotation, queries, query
+from tests.grafana import PANELS, VARIABLES, Picked, annotation, queries, query
 
 EVERY = 15
 """Seconds between samples of a counter."""
@@ -581,6 +581,16 @@ def test_sql_gives_rows_for_every_surface_for_one_and_for_none(warehouse, empty,
     assert surfaces(warehouse.panel(one.panel, surface="car")) == set(), "a part of a name"
     assert warehouse.panel(one.panel, namespace="none") == []
     assert empty.panel(one.panel) == []
+
+
+@pytest.mark.parametrize("one", SQL, ids=lambda one: one.panel)
+def test_what_a_panel_says_of_a_column_is_of_one_that_the_statement_gives(warehouse, one):
+    (panel,) = (panel for panel in PANELS if panel["title"] == one.panel)
+    matchers = [override["matcher"] for override in panel["fieldConfig"]["overrides"]]
+    named = {matcher["options"] for matcher in matchers if matcher["id"] == "byName"}
+    named |= {name for name in [panel["options"].get("xField")] if name}
+    assert named
+    assert named <= set(warehouse.panel(one.panel)[0])
 
 
 @pytest.mark.parametrize("one", SQL, ids=lambda one: one.panel)
