@@ -8,29 +8,31 @@ from pathlib import Path
 
 import pytest
 
-MEASURED = pytest.StashKey[dict[str, str]]()
+MEASURED = "measured"
 RESULTS = Path(__file__).parents[2] / "build" / "e2e.json"
 
 Measure = Callable[[str], None]
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest) -> Measure:
+def measure(record_property: Callable[[str, object], None]) -> Measure:
     """Note down what a test measured."""
-
-    def note(what: str) -> None:
-        request.config.stash.setdefault(MEASURED, {})[request.node.name] = what
-
-    return note
+    return lambda what: record_property(MEASURED, what)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    measured = config.stash.get(MEASURED, {})
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # Of reports, which come from other processes, too.
+    measured = {
+        report.nodeid.rpartition("::")[2]: what
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, what in report.user_properties
+        if name == MEASURED
+    }
     if not measured:
         return
-    terminalreporter.section("measured")
+    terminalreporter.section(MEASURED)
     for name, what in measured.items():
         terminalreporter.line(f"{name}: {what}")
     RESULTS.parent.mkdir(exist_ok=True)
