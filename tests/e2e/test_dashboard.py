@@ -95,6 +95,8 @@ def series(now: int) -> Iterator[tuple[str, str, float, int]]:
         labels = f'{place(surface)},job="ranking",instance="{process}",{live}="production"'
         last = HISTORY - QUIET_SECONDS if surface == QUIET else HISTORY
         for counter, by in grown(surface).items():
+            if by == 0:
+                continue  # nothing has counted it yet, so there is no series
             for second in range(0, HISTORY + 1, EVERY):
                 at, times = begin + second, min(second, last) // EVERY
                 yield f"recsys_{counter}_total", labels, by * times, at
