@@ -175,11 +175,15 @@ SELECT
     )), 0) AS cold_start_items,
     coalesce(
         list_transform(
-            items,
+            -- Looked up once: where a macro is, it takes its value several times.
+            list_transform(
+                items,
+                lambda item: struct_pack(item_id := item.item_id, cap := trace.caps[item.item_id])
+            ),
             lambda item: struct_pack(
                 item_id := item.item_id,
-                brand := label_of(trace.caps[item.item_id].brand.value, getvariable('space')),
-                category := label_of(trace.caps[item.item_id].category.value, getvariable('space'))
+                brand := label_of(item.cap.brand.value, getvariable('space')),
+                category := label_of(item.cap.category.value, getvariable('space'))
             )
         ),
         []
