@@ -11,6 +11,9 @@ How 12.5 million pairs take a fraction of a tenth of a second: the intersections
 the product of the matrix of users by items with its transpose. Its numbers are small, so four
 users share one 16-bit number, four bits each, and one look-up in a table of all such numbers gives
 the sum of four overlaps. An overlap takes few values, which are counted and never sorted.
+
+The rows of a surface have most users in common: all of them, and those of one device, say. So what
+differs by few lists from what was compared before is compared by those alone (`Overlaps`).
 """
 
 from __future__ import annotations
@@ -42,8 +45,10 @@ _WORTH_PACKING: Final = 1000
 """Users from which on the time that packing saves exceeds that of making its tables."""
 _TILE_BYTES: Final = 1 << 24
 """At most, of the columns that are held at a time: items x users, packed."""
-_BLOCK_CODES: Final = 1 << 17
+_BLOCK_CODES: Final = 1 << 18
 """At most, of the codes that are looked up at a time: they stay in the processor's cache."""
+_FEW: Final = 1 / 5
+"""Share of lists that may come and go until to compare all of them anew takes no longer."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +85,143 @@ def overlap_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> Overlap | None:
     Raises:
         ValueError: if a list is null, empty or longer than k, or an item is null.
     """
-    incidence = _incidence(lists, k)
-    if incidence is None:
-        return None
-    sizes = np.diff(incidence.indptr).astype(np.int64)
-    users = len(sizes)
-    short_share = float(np.mean(sizes < k))
-    pairs = users * (users - 1) // 2
-    if not pairs:
-        return Overlap(users, 0, None, None, None, None, None, short_share)
-    sums, values, counts = _all_pairs(incidence, sizes)
-    mean = math.fsum(values * counts) / pairs
-    identical_share = float(counts[values == 1.0].sum()) / pairs
-    if users < MIN_USERS:
-        return Overlap(users, pairs, mean, None, None, None, identical_share, short_share)
-    squares = math.fsum(counts * np.square(values - mean))
-    lower, upper = _interval(mean, users, _standard_error(sums, squares))
-    return Overlap(
-        users,
-        pairs,
-        mean,
-        lower,
-        upper,
-        _percentiles(values, counts, PERCENTILES),
-        identical_share,
-        short_share,
-    )
+    return Overlaps(lists, k).of(np.arange(len(lists)))
+
+
+class Overlaps:
+    """The overlap of several choices of the same lists.
+
+    Args:
+        lists: see `overlap_of`; a choice has one of each user.
+        k: how many items a list has at most.
+
+    Raises:
+        ValueError: see `overlap_of`.
+    """
+
+    def __init__(self, lists: pa.ListArray | pa.ChunkedArray, k: int) -> None:
+        self._k = k
+        self._incidence = _incidence(lists, k)
+        self._sizes = np.diff(self._incidence.indptr).astype(np.int64)
+        self._is_packed = len(lists) >= _WORTH_PACKING and k < 1 << 4
+        self._tables: dict[int, _Numbers] = {}
+        self._compared: list[_Compared] = []
+        """Those of which all pairs were compared, and none was taken from another."""
+
+    def of(self, chosen: _Integers) -> Overlap | None:
+        """The overlap of some of the lists over all pairs, exactly.
+
+        Args:
+            chosen: which, in an order on which rounding may depend.
+
+        Returns:
+            None where there is none.
+        """
+        users = len(chosen)
+        if not users:
+            return None
+        sizes = self._sizes[chosen]
+        short_share = float(np.mean(sizes < self._k))
+        pairs = users * (users - 1) // 2
+        if not pairs:
+            return Overlap(users, 0, None, None, None, None, None, short_share)
+        compared = self._pairs_of(chosen)
+        sums = compared.sums[chosen] - 1.0  # of a list and itself
+        values, counts = _tallied(compared.tally, sizes)
+        mean = math.fsum(values * counts) / pairs
+        identical_share = float(counts[values == 1.0].sum() / pairs)
+        if users < MIN_USERS:
+            return Overlap(users, pairs, mean, None, None, None, identical_share, short_share)
+        squares = math.fsum(counts * np.square(values - mean))
+        lower, upper = _interval(mean, users, _standard_error(sums, squares))
+        return Overlap(
+            users,
+            pairs,
+            mean,
+            lower,
+            upper,
+            _percentiles(values, counts, PERCENTILES),
+            identical_share,
+            short_share,
+        )
+
+    def _pairs_of(self, chosen: _Integers) -> _Compared:
+        """Compare all pairs, or those alone that another choice had not."""
+        is_chosen = np.zeros(len(self._sizes), bool)
+        is_chosen[chosen] = True
+        few = _FEW * len(chosen)
+        for before in self._compared:
+            if np.count_nonzero(is_chosen ^ before.is_in) <= few:
+                return self._changed(before, chosen, is_chosen)
+        sums = np.zeros(len(self._sizes))
+        sums[chosen], tally = self._between(chosen, chosen)
+        compared = _Compared(chosen, is_chosen, sums, tally)
+        self._compared.append(compared)
+        return compared
+
+    def _changed(
+        self, before: _Compared, chosen: _Integers, is_chosen: npt.NDArray[np.bool_]
+    ) -> _Compared:
+        """What was compared before, less what is gone, and with what is new."""
+        kept, new = chosen[before.is_in[chosen]], chosen[~before.is_in[chosen]]
+        gone = before.chosen[~is_chosen[before.chosen]]
+        sums = before.sums.copy()
+        lost, tally_lost = self._between(kept, gone)
+        gained, tally_gained = self._between(kept, new)
+        sums[kept] += gained - lost
+        sums[new], tally_new = self._between(new, chosen)
+        tally = before.tally - 2 * tally_lost - self._between(gone, gone)[1]
+        return _Compared(chosen, is_chosen, sums, tally + tally_gained + tally_new)
+
+    def _between(self, rows: _Integers, columns: _Integers) -> tuple[_Numbers, _Integers]:
+        """Compare each of some lists with each of others, or with themselves.
+
+        Returns:
+            Of each row, the sum of its overlaps with the columns; and how many pairs there are, by
+            the items of both lists together and by those that they share.
+        """
+        order = np.argsort(self._sizes[rows], kind="stable")
+        columns = columns[np.argsort(self._sizes[columns], kind="stable")]
+        packed = _Packed.of(self._sizes[columns], self._k, self._is_packed)
+        incidence = self._incidence[rows[order]].astype(packed.dtype)
+        tallies: dict[int, _Integers] = {}
+        sums = np.zeros(len(rows))
+        for first, items in packed.tiles(self._incidence[columns]):
+            ranges = list(packed.code_ranges(first, first + items.shape[1]))
+            widest = max(right - left for _, left, right in ranges)
+            rows_at_once = max(1, _BLOCK_CODES // widest)
+            for size, start, stop in _classes(self._sizes[rows[order]]):
+                for row in range(start, stop, rows_at_once):
+                    some = slice(row, min(row + rows_at_once, stop))
+                    codes = (incidence[some] @ items).astype(np.intp)
+                    for other, left, right in ranges:
+                        both = size + other
+                        if both not in self._tables:
+                            self._tables[both] = packed.table(both)
+                        if both not in tallies:
+                            tallies[both] = np.zeros(len(self._tables[both]), np.int64)
+                        part = codes[:, left - first : right - first]
+                        sums[order[some]] += self._tables[both].take(part).sum(axis=1)
+                        tally = np.bincount(part.ravel())
+                        tallies[both][: len(tally)] += tally
+        counts = np.zeros((2 * self._k + 1, packed.radix), np.int64)
+        for both, tally in tallies.items():
+            counts[both] = packed.unpack(tally)
+        return sums, counts
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """All pairs of a choice of lists."""
+
+    chosen: _Integers
+    is_in: npt.NDArray[np.bool_]
+    """Whether a list was chosen, of all that there are."""
+    sums: _Numbers
+    """Of each list, the sum of its overlaps with those that were chosen, itself included."""
+    tally: _Integers
+    """How many ordered pairs there are, those of a list with itself included: by the items of both
+    lists together and by those that they share. Of none that they share it says nothing."""
 
 
 def _interval(mean: float, users: int, error: float) -> tuple[float, float]:
@@ -171,11 +287,9 @@ def _percentiles(values: _Numbers, counts: _Integers, wanted: Sequence[int]) -> 
 
 
 def _incidence(lists: pa.ListArray | pa.ChunkedArray, k: int) -> Any:
-    """A sparse matrix of users by items, sorted by the lengths of lists; None without users."""
+    """A sparse matrix of lists by items, ones."""
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
-    if not len(lists):
-        return None
     items = lists.flatten()
     if lists.null_count or items.null_count:
         raise ValueError("a list or an item is null")
@@ -193,73 +307,46 @@ def _incidence(lists: pa.ListArray | pa.ChunkedArray, k: int) -> Any:
     matrix.sum_duplicates()
     matrix.data[:] = 1
     sizes = np.diff(matrix.indptr)
-    if sizes.min() < 1 or sizes.max() > k:
+    if len(sizes) and (sizes.min() < 1 or sizes.max() > k):
         raise ValueError(f"a list has {sizes.min()} items, or {sizes.max()}; not 1 to {k}")
-    return matrix[np.argsort(sizes, kind="stable")]
+    return matrix
 
 
-def _all_pairs(incidence: Any, sizes: _Integers) -> tuple[_Numbers, _Numbers, _Integers]:
-    """Compare all pairs of users.
-
-    Args:
-        incidence: sparse, users by items, ones; users of as many items follow one another.
-        sizes: items of each user, ascending.
-
-    Returns:
-        Of each user, the sum of the overlaps with the others; the overlaps that there are,
-        distinct and ascending; how many unordered pairs have each.
-    """
-    packed = _Packed.of(sizes)
-    incidence = incidence.astype(packed.dtype)
-    tables: dict[int, _Numbers] = {}
-    tallies: dict[int, _Integers] = {}
-    sums = np.zeros(len(sizes))
-    for first, columns in packed.tiles(incidence):
-        ranges = list(packed.code_ranges(first, first + columns.shape[1]))
-        widest = max(right - left for _, left, right in ranges)
-        rows_at_once = max(1, _BLOCK_CODES // widest)
-        for size, start, stop in packed.classes:
-            for row in range(start, stop, rows_at_once):
-                rows = slice(row, min(row + rows_at_once, stop))
-                codes = (incidence[rows] @ columns).astype(np.intp)
-                for other, left, right in ranges:
-                    both = size + other
-                    if both not in tables:
-                        tables[both] = packed.table(both)
-                        tallies[both] = np.zeros(len(tables[both]), np.int64)
-                    part = codes[:, left - first : right - first]
-                    sums[rows] += tables[both].take(part).sum(axis=1)
-                    tally = np.bincount(part.ravel())
-                    tallies[both][: len(tally)] += tally
-    values, counts = _tallied(
-        {both: packed.unpack(tally) for both, tally in tallies.items()}, sizes
-    )
-    return sums - 1.0, values, counts
-
-
-def _tallied(tallies: dict[int, _Integers], sizes: _Integers) -> tuple[_Numbers, _Integers]:
-    """What overlaps there are, and how many unordered pairs have each.
+def _tallied(tally: _Integers, sizes: _Integers) -> tuple[_Numbers, _Integers]:
+    """What overlaps there are, distinct and ascending, and how many unordered pairs have each.
 
     Args:
-        tallies: the size of two lists together -> by the number of items that they share, ordered
-            pairs, those of a user with itself included; those that share none are not looked at.
-        sizes: items of each user.
+        tally: of `_Compared`.
+        sizes: items of each list.
     """
     users = len(sizes)
     values, counts = [0.0], [users * (users - 1)]
     alone = np.bincount(2 * sizes)
-    for both, tally in tallies.items():
-        for shared in np.flatnonzero(tally[1:]) + 1:
-            count = int(tally[shared])
-            if both == 2 * shared:
-                count -= int(alone[both])
-            values.append(shared / (both - shared))
-            counts.append(count)
-            counts[0] -= count
+    both_of, shared_of = np.nonzero(tally[:, 1:])
+    for both, shared in zip(both_of.tolist(), (shared_of + 1).tolist(), strict=True):
+        count = int(tally[both, shared])
+        if both == 2 * shared:
+            count -= int(alone[both])
+        values.append(shared / (both - shared))
+        counts.append(count)
+        counts[0] -= count
     distinct, place = np.unique(values, return_inverse=True)
     pairs = np.zeros(len(distinct), np.int64)
     np.add.at(pairs, place, np.array(counts) // 2)
     return distinct[pairs > 0], pairs[pairs > 0]
+
+
+def _classes(sizes: _Integers) -> list[tuple[int, int, int]]:
+    """(items, first list, first list behind) of those with as many items.
+
+    Args:
+        sizes: items of each list, ascending.
+    """
+    found, firsts, counts = np.unique(sizes, return_index=True, return_counts=True)
+    return [
+        (int(size), int(first), int(first + count))
+        for size, first, count in zip(found, firsts, counts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -270,7 +357,7 @@ class _Packed:
     """
 
     classes: list[tuple[int, int, int]]
-    """(items, first user, first user behind) of those with as many items."""
+    """See `_classes`."""
     starts: list[int]
     """Of each class, its first code; at last, the number of codes."""
     codes: _Integers
@@ -287,32 +374,32 @@ class _Packed:
         return self.units.dtype
 
     @classmethod
-    def of(cls, sizes: _Integers) -> _Packed:
+    def of(cls, sizes: _Integers, k: int, is_packed: bool) -> _Packed:
         """Pack users.
 
         Args:
             sizes: items of each user, ascending.
+            k: items that a list has at most.
+            is_packed: whether several users share a code, which takes k under 16.
         """
-        most = int(sizes[-1])
         dtype: Any
-        if most < 1 << 4 and len(sizes) >= _WORTH_PACKING:
+        if is_packed:
             per_code, dtype = _NIBBLES, np.uint16
         else:
-            per_code, dtype = 1, np.uint8 if most < 1 << 8 else np.uint32
-        found, firsts, counts = np.unique(sizes, return_index=True, return_counts=True)
+            per_code, dtype = 1, np.uint8 if k < 1 << 8 else np.uint32
+        classes = _classes(sizes)
+        firsts, counts = (np.array([part[at] for part in classes], np.int64) for at in (1, 2))
+        counts = counts - firsts
         codes_of_class = -(-counts // per_code)
         starts = np.concatenate(([0], np.cumsum(codes_of_class)))
         within = np.arange(len(sizes)) - np.repeat(firsts, counts)
         return cls(
-            classes=[
-                (int(size), int(first), int(first + count))
-                for size, first, count in zip(found, firsts, counts, strict=True)
-            ],
+            classes=classes,
             starts=starts.tolist(),
             codes=np.repeat(starts[:-1], counts) + within // per_code,
             units=(1 << (4 * (within % per_code))).astype(dtype),
             users_per_code=per_code,
-            radix=16 if per_code > 1 else most + 1,
+            radix=16 if per_code > 1 else k + 1,
         )
 
     def tiles(self, incidence: Any) -> Iterator[tuple[int, npt.NDArray[Any]]]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_personalization.daily import overlap as module
-from otel_personalization.daily.overlap import MIN_USERS, Overlap, overlap_of
+from otel_personalization.daily.overlap import MIN_USERS, Overlap, Overlaps, overlap_of
 
 T_29 = 2.045229642132703
 """The 97.5th percentile of Student's t with 29 degrees of freedom."""
@@ -104,6 +104,23 @@ def test_small_tiles_and_blocks_change_nothing(case):
         patch.setattr(module, "_BLOCK_CODES", 3)
         assert_equal(overlap_of(arrow(lists), k), reference([set(one) for one in lists], k))
         assert overlap_of(arrow(lists), k).percentiles == whole.percentiles
+
+
+@settings(max_examples=50)
+@given(LISTS, st.data(), st.booleans())
+def test_what_differs_by_few_lists_is_the_same_as_compared_anew(case, data, packed):
+    k, lists = case
+    some = st.lists(st.sampled_from(range(len(lists))), min_size=2, unique=True)
+    choices = [data.draw(some) for _ in range(3)] if len(lists) > 1 else [[0]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WORTH_PACKING", 0 if packed else 1000)
+        patch.setattr(module, "_FEW", math.inf)  # the second and third are taken from the first
+        overlaps = Overlaps(arrow(lists), k)
+        for chosen in choices:
+            found = overlaps.of(np.array(chosen))
+            expected = overlap_of(arrow([lists[at] for at in chosen]), k)
+            assert vars(found) == pytest.approx(vars(expected), abs=1e-9)
+        assert len(overlaps._compared) <= 1
 
 
 @pytest.mark.parametrize(("k", "users"), [(10, 1500), (20, 300), (200, 60), (300, 40)])
