@@ -26,6 +26,9 @@ MIN_GROUPS: Final = 30
 """Groups of users under which an entropy is not called reliable."""
 CONFIDENCE: Final = 0.95
 
+_CELLS_OF_ENTRY: Final = 32
+"""Cells of a table for each entry, up to which to add them up in place is quicker than to sort."""
+
 _Integers = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
 
@@ -83,9 +86,7 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
         return None
     if min(groups.min(), values.min(), counts.min()) < 0:
         raise ValueError("a group, value or count is negative")
-    table = sparse.coo_matrix((counts, (groups, values))).tocsr()
-    table.sort_indices()  # so that no rounding depends on the order of entries
-    table = table[np.diff(table.indptr) > 0]
+    table = _table(groups, values, counts)
     totals = np.asarray(table.sum(axis=0), np.int64).ravel()
     seen = totals[totals > 0]
     n = int(seen.sum())
@@ -106,6 +107,18 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
         sample_coverage,
         reliable,
     )
+
+
+def _table(groups: _Integers, values: _Integers, counts: _Integers) -> sparse.csr_matrix:
+    """Groups by values; sorted, so that no rounding depends on the order of entries."""
+    rows, columns = int(groups.max()) + 1, int(values.max()) + 1
+    if rows * columns <= _CELLS_OF_ENTRY * len(counts):
+        whole = np.bincount(groups * columns + values, counts, rows * columns)
+        table = sparse.csr_matrix(whole.astype(np.int64).reshape(rows, columns))
+    else:
+        table = sparse.coo_matrix((counts, (groups, values)), shape=(rows, columns)).tocsr()
+        table.sort_indices()
+    return table[np.diff(table.indptr) > 0]
 
 
 def _estimate(
