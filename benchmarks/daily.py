@@ -226,8 +226,8 @@ def profile(place: Path) -> None:
         def make(self, name: str, **parameters: object) -> None:
             clock.timed(super().make, f"{name}.sql", time.process_time)(name, **parameters)
 
-        def fetch(self, name: str) -> Any:
-            return clock.timed(super().fetch, "rows out of DuckDB", time.process_time)(name)
+        def query(self, name: str, **parameters: object) -> Any:
+            return clock.timed(super().query, f"{name}.sql", time.process_time)(name, **parameters)
 
     def time_of(owner: Any, name: str, step: str, by: Callable[[], float]) -> None:
         setattr(owner, name, clock.timed(getattr(owner, name), step, by))

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -91,17 +92,8 @@ class Run:
         ]
 
 
-_TABLES: Final = (
-    "cell_totals",
-    "cell_users",
-    "user_sets",
-    "compared_users",
-    "last_lists",
-    "served_items",
-    "served_values",
-    "cell_settings",
-)
-"""Made in this order, of the cells and of each other."""
+_TABLES: Final = ("cell_totals", "cell_users", "compared_users")
+"""Made in this order, of the placed decisions and of each other."""
 
 
 def compute(
@@ -137,19 +129,25 @@ def compute(
     engine.define("counted", **parameters)
     tell(f"{run.day}: cells")
     engine.make("cells")
+    tell(f"{run.day}: cells of decisions")
+    engine.make("placed")
     engine.define("window_decisions")
     for name in _TABLES:
         tell(f"{run.day}: {name}")
         engine.make(name, **parameters)
     tell(f"{run.day}: sources")
-    sources = count_sources(engine.stream("source_events", **parameters))
+    sources = count_sources(engine.stream("source_events", **parameters), engine.fetch("cells"))
     if outcomes is not None:
         tell(f"{run.day}: outcomes")
         engine.add("outcomes", outcomes.data)
         for name in ("outcome_pairs", "outcome_totals", "outcome_items"):
             engine.make(name, **parameters)
-    tell(f"{run.day}: overlap and entropy")
-    rows = _Rows(engine, run, outcomes)
+
+    def read(name: str) -> pa.Table:
+        tell(f"{run.day}: {name}")
+        return engine.query(name, **parameters)
+
+    rows = _Rows(engine, run, outcomes, read)
     return DayTables(
         run.day,
         run.org_id,
@@ -195,7 +193,13 @@ _THREADS: Final = 2
 class _Rows:
     """Makes the rows of a run from what the statements counted."""
 
-    def __init__(self, engine: Engine, run: Run, outcomes: Outcomes | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        run: Run,
+        outcomes: Outcomes | None,
+        read: Callable[[str], pa.Table],
+    ) -> None:
         self._run = run
         totals = Totals(engine.fetch("cell_totals"))
         self._rows = {
@@ -204,18 +208,17 @@ class _Rows:
             if not totals.cells.isdisjoint(cells)
         }
         distinct = sorted(set(self._rows.values()))
-        sets = engine.fetch("user_sets").to_pylist()
+        sets = read("user_sets").to_pylist()
         there = users_of([(users["there"], users["users"]) for users in sets], distinct)
         listed = users_of([(users["listed"], users["users"]) for users in sets], distinct)
         self._users = dict(zip(distinct, there, strict=True))
         eligible = dict(zip(distinct, listed, strict=True))
-        lists = Lists(engine.fetch("last_lists"), run.k, run.window_days)
-        exposure = Exposure(engine.fetch("served_items"), engine.fetch("served_values"))
-        settings = Settings(engine.fetch("cell_settings"))
+        lists = Lists(read("last_lists"), run.k, run.window_days)
+        exposure = Exposure(read("served_items"), read("served_values"))
+        settings = Settings(read("cell_settings"))
         self._totals = _Memo(totals.of)
         self._totals.fill(distinct)
-        self._overlap = _Memo(lambda cells: lists.of(cells, eligible[cells]))
-        self._overlap.fill(cells for row, cells in self._rows.items() if row.surface != ALL)
+        self._overlap = self._compare_lists(lists, eligible)
         self._exposure = _Memo(
             lambda cells: exposure.of(cells, self._totals.known[cells]["served_items"])
         )
@@ -234,6 +237,20 @@ class _Rows:
             )
             (of_day,) = engine.fetch("outcome_totals")["outcomes"].to_pylist()
             self.outcome_quality = quality_of(outcomes, of_day, items, several)
+
+    def _compare_lists(
+        self, lists: Lists, eligible: Mapping[Cells, int]
+    ) -> dict[Cells, dict[str, Any]]:
+        """Compare lists a surface at a time: its rows have most of them in common."""
+        surfaces: defaultdict[tuple[str, str], set[Cells]] = defaultdict(set)
+        for row, cells in self._rows.items():
+            if row.surface != ALL:
+                surfaces[row.namespace, row.surface].add(cells)
+        found: dict[Cells, dict[str, Any]] = {}
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for of_surface in threads.map(lambda sets: lists.of(sets, eligible), surfaces.values()):
+                found |= of_surface
+        return found
 
     def _compare_arms(self, arms: Arms) -> int:
         """Test how users were split in each experiment; how many were in several variants."""
@@ -275,7 +292,7 @@ class _Rows:
         )
 
     def _common(self, row: Row, cells: Cells) -> dict[str, Any]:
-        overlap = self._overlap.known[cells] if row.surface != ALL else {}
+        overlap = self._overlap[cells] if row.surface != ALL else {}
         return {
             **row._asdict(),
             **self._totals.known[cells],
@@ -287,10 +304,7 @@ class _Rows:
 def _table(table: Table, run: Run, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows as a table; what a row does not have is null, and what the table has not is left out."""
     whole = {"day": run.day, "org_id": run.org_id}
-    return pa.Table.from_pylist(
-        [{name: (whole | dict(row)).get(name) for name in table.column_names} for row in rows],
-        arrow_schema(table),
-    )
+    return pa.Table.from_pylist([whole | dict(row) for row in rows], arrow_schema(table))
 
 
 def _quality(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from otel_personalization.daily.entropy import entropy_of
-from otel_personalization.daily.overlap import Overlap, overlap_of
+from otel_personalization.daily.overlap import Overlap, Overlaps
 from otel_personalization.daily.rollup import ByCell, Cells
 from otel_personalization.daily.tables import DIMENSIONS, PERCENTILES, WEIGHTS
 
@@ -21,6 +22,7 @@ TOP_ITEMS: Final = 10
 _TOLD_APART: Final = ("cell", "cohort_rule", "device_rule", "served_items", "personalized_items")
 
 _Integers = npt.NDArray[np.int64]
+_Columns = dict[Cells, dict[str, Any]]
 
 
 class Totals:
@@ -82,7 +84,7 @@ class Totals:
 
 
 class Lists:
-    """The last lists of users, of cells that are all of one surface.
+    """The last lists of users.
 
     Args:
         table: of ``sql/last_lists.sql``.
@@ -96,32 +98,45 @@ class Lists:
         self._by_cell = ByCell(table)
         table = self._by_cell.table
         # By user, in the order by which some are chosen; of a user, the last list last.
-        keys = ("user_order", "user_hash", "ts", "decision_id", "ordinal")
+        keys = ("user_order", "user_rest", "ts", "decision_id", "ordinal")
         order = pc.sort_indices(table, [(key, "ascending") for key in keys]).to_numpy()
         self._place = np.empty(len(table), np.int64)
         self._place[order] = np.arange(len(table))
-        self._user = table["user_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
+        user = [table[name].to_numpy()[order] for name in ("user_order", "user_rest")]
+        is_another = np.any([np.diff(part, prepend=part[:1]) != 0 for part in user], axis=0)
+        self._user = np.empty(len(table), np.int64)
+        self._user[order] = np.cumsum(is_another)
         self._lists = first_distinct(table["items"].combine_chunks(), k)
 
-    def of(self, cells: Cells, eligible_users: int) -> dict[str, Any]:
-        """The overlap of the users of cells.
+    def of(self, sets: Iterable[Cells], eligible_users: Mapping[Cells, int]) -> _Columns:
+        """The overlap of the users of each of some sets of cells.
 
         Args:
-            cells: all of one surface.
-            eligible_users: how many users have a list there.
+            sets: all of one surface.
+            eligible_users: how many users have a list there, by set.
         """
+        # The widest first: the others have most of its lists.
+        chosen = {cells: self._chosen(cells) for cells in sorted(sets, key=lambda s: (-len(s), s))}
+        used = np.unique(np.concatenate(list(chosen.values())))
+        overlaps = Overlaps(self._lists.take(pa.array(used)), self._k)
+        return {
+            cells: {
+                **_overlap_columns(overlaps.of(np.searchsorted(used, rows))),
+                "overlap_eligible_users": eligible_users[cells],
+                "overlap_k": self._k,
+                "overlap_window_days": self._window_days,
+            }
+            for cells, rows in chosen.items()
+        }
+
+    def _chosen(self, cells: Cells) -> _Integers:
+        """The last lists of the users of cells, of those with the smallest digests."""
         rows = self._by_cell.rows(cells)
         rows = rows[np.argsort(self._place[rows])]
         users = self._user[rows]
         is_last = np.append(users[1:] != users[:-1], True) if len(users) else np.zeros(0, bool)
-        chosen = rows[is_last][:MOST_USERS]
-        overlap = overlap_of(self._lists.take(pa.array(chosen)), self._k)
-        return {
-            **_overlap_columns(overlap),
-            "overlap_eligible_users": eligible_users,
-            "overlap_k": self._k,
-            "overlap_window_days": self._window_days,
-        }
+        chosen: _Integers = rows[is_last][:MOST_USERS]
+        return chosen
 
 
 def first_distinct(items: pa.ListArray, k: int) -> pa.ListArray:
@@ -188,21 +203,9 @@ class Exposure:
         self._items = ByCell(items)
         self._item_codes = _codes(self._items.table["item_id"])
         self._item_counts = self._items.table["served"].to_numpy()
-        self._values: dict[str, ByCell] = {}
-        self._columns: dict[str, tuple[_Integers, _Integers, _Integers]] = {}
-        for kind in DIMENSIONS:
-            rows = (
-                values.filter(pc.is_valid(values[kind]))
-                .group_by(["cell", "users", kind])
-                .aggregate([("served", "sum")])
-            )
-            self._values[kind] = ByCell(rows)
-            rows = self._values[kind].table
-            self._columns[kind] = (
-                rows["users"].to_numpy(),
-                _codes(rows[kind]),
-                rows["served_sum"].to_numpy(),
-            )
+        self._values = ByCell(values)
+        self._users, self._served = (values[name].to_numpy() for name in ("users", "served"))
+        self._codes = {kind: _codes(values[kind]) for kind in DIMENSIONS}
 
     def of(self, cells: Cells, served_items: int) -> dict[str, Any]:
         """Exposure of items and entropies.
@@ -218,10 +221,11 @@ class Exposure:
             "top10_exposure_share": _ratio(int(top.sum()), served_items),
             "catalog_items": int(np.count_nonzero(counts)),
         }
+        rows = self._values.rows(cells)
         for kind in DIMENSIONS:
-            rows = self._values[kind].rows(cells)
-            users, values, served = (column[rows] for column in self._columns[kind])
-            entropy = entropy_of(users, np.unique(values, return_inverse=True)[1], served)
+            known = rows[self._codes[kind][rows] >= 0]
+            served = self._served[known]
+            entropy = entropy_of(self._users[known], self._codes[kind][known], served)
             column = f"entropy_{kind}"
             found[f"{column}_known_share"] = _ratio(int(served.sum()), served_items)
             found[f"{column}_reliable"] = entropy is not None and entropy.reliable
@@ -239,12 +243,12 @@ class Exposure:
 
 
 def _codes(values: pa.ChunkedArray) -> _Integers:
-    """Numbers in the order of the values, whatever the order of the rows."""
+    """Numbers in the order of the values, whatever that of the rows; -1 where there is none."""
     encoded = values.combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
-    code = np.empty(len(order), np.int64)
+    code = np.full(len(order) + 1, -1)
     code[order] = np.arange(len(order))
-    of_rows: _Integers = code[encoded.indices.to_numpy()]
+    of_rows: _Integers = code[encoded.indices.fill_null(len(order)).to_numpy()]
     return of_rows
 
 

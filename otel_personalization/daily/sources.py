@@ -51,23 +51,31 @@ class SourceCounts:
         self.longest_empty_streak = max(self.longest_empty_streak, run)
 
 
-def count_sources(decisions: Iterable[pa.RecordBatch]) -> dict[Place, SourceCounts]:
+def count_sources(
+    decisions: Iterable[pa.RecordBatch], cells: pa.Table
+) -> dict[Place, SourceCounts]:
     """Count what each source found, on each surface and in each namespace as a whole.
 
     Args:
         decisions: of ``sql/source_events.sql``, in the order of time; those without a source do not
             end its streak.
+        cells: of ``sql/cells.sql``, which numbers them from 1.
     """
     found: dict[Place, SourceCounts] = {}
+    cells = cells.sort_by("cell")
+    places = [
+        _Codes.of(*(cells[column].combine_chunks() for column in columns))
+        for columns in (("namespace", "surface"), ("namespace",))
+    ]
     for batch in decisions:
         lists = batch["sources"]
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
         sources = lists.flatten()
         candidates = sources.field("candidates").to_numpy()
         of_source = _Codes.of(sources.field("source"))
-        for columns in (("namespace", "surface"), ("namespace",)):
-            codes = _Codes.of(*(batch[column] for column in columns)).repeated(lengths)
-            for rows, names in codes.beside(of_source).groups():
+        cell = np.repeat(batch["cell"].to_numpy() - 1, lengths)
+        for of_cells in places:
+            for rows, names in of_cells.taken(cell).beside(of_source).groups():
                 place = Place(names[0], names[1] if len(names) > 2 else ALL, names[-1])
                 found.setdefault(place, SourceCounts()).add(candidates[rows])
     return found
@@ -98,9 +106,9 @@ class _Codes:
         radix = math.prod(map(len, other.values))
         return _Codes(self.code * radix + other.code, self.values + other.values)
 
-    def repeated(self, times: npt.NDArray[np.int64]) -> _Codes:
-        """Each row so many times."""
-        return _Codes(np.repeat(self.code, times), self.values)
+    def taken(self, rows: npt.NDArray[np.int64]) -> _Codes:
+        """The rows at some places."""
+        return _Codes(self.code[rows], self.values)
 
     def groups(self) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
         """Rows of the same values, in their order, with the values."""

@@ -71,6 +71,8 @@ class Spark(Engine):
         "text": "STRING",
         "size": "size",
         "items_and_places": "posexplode(items) AS (place, item)",
+        "digits_1_to_15": "CAST(conv(substr(digest, 1, 15), 16, 10) AS BIGINT)",
+        "digits_16_to_30": "CAST(conv(substr(digest, 16, 15), 16, 10) AS BIGINT)",
     }
 
     def __init__(self, manifests: Sequence[Manifest], org_id: str) -> None:
@@ -109,6 +111,9 @@ class Spark(Engine):
 
     def fetch(self, name: str) -> pa.Table:
         return self._session.table(name).toArrow()
+
+    def query(self, name: str, **parameters: object) -> pa.Table:
+        return self._session.sql(self._text(name, parameters)).toArrow()
 
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
         # Spark hands out all of a result at once, or row by row, at 40,000 rows a second. What it

@@ -586,7 +586,8 @@ def percentile(times: Counter[float], p: int) -> float:
 
 def group_of(one: Decision) -> str:
     """The group of users that a decision's user is in; without a user it is one of its own."""
-    return md5((one.user_hash or one.decision_id or str(one.ordinal)).encode()).hexdigest()[:2]
+    known_by = one.user_hash or one.decision_id or str(one.ordinal)
+    return md5(f"personalization:{known_by}".encode()).hexdigest()[28:30]
 
 
 def entropy_of(of: str, served: Collection[tuple[str, str | None]]) -> Row:

@@ -12,8 +12,7 @@ from otel_personalization.daily.sources import Place, count_sources
 ITEMS = pa.list_(pa.struct([("item_id", pa.string())]))
 BATCH = pa.schema(
     [
-        ("namespace", pa.string()),
-        ("surface", pa.string()),
+        ("cell", pa.int32()),
         ("sources", pa.list_(pa.struct([("source", pa.string()), ("candidates", pa.int64())]))),
     ]
 )
@@ -46,12 +45,12 @@ def test_a_streak_goes_on_over_batches_and_skips_decisions_without_the_source(de
         for source, candidates in sources.items():
             for place in (Place(namespace, surface, source), Place(namespace, "all", source)):
                 counts.setdefault(place, []).append(candidates)
+    cells = sorted({(namespace, surface) for namespace, surface, _ in decisions})
     batches = [
         pa.RecordBatch.from_pylist(
             [
                 {
-                    "namespace": namespace,
-                    "surface": surface,
+                    "cell": 1 + cells.index((namespace, surface)),
                     "sources": [{"source": s, "candidates": n} for s, n in sources.items()],
                 }
                 for namespace, surface, sources in decisions[at : at + rows]
@@ -60,7 +59,16 @@ def test_a_streak_goes_on_over_batches_and_skips_decisions_without_the_source(de
         )
         for at in range(0, len(decisions), rows)
     ]
-    found = count_sources(batches)
+    found = count_sources(
+        batches,
+        pa.table(
+            {
+                "cell": pa.array(range(1, 1 + len(cells)), pa.int32()),
+                "namespace": pa.array([namespace for namespace, _ in cells], pa.string()),
+                "surface": pa.array([surface for _, surface in cells], pa.string()),
+            }
+        ),
+    )
     assert found.keys() == counts.keys()
     for place, candidates in counts.items():
         streak = longest = 0

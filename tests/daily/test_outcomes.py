@@ -759,4 +759,4 @@ def test_only_rows_of_all_variants_of_an_experiment_are_tested_without_users_of_
 
 def test_groups_of_users_are_those_of_entropy():
     one = next(oracle.decisions_of([trace_of(user_hash="u")]))
-    assert oracle.group_of(one) == md5(b"u").hexdigest()[:2]
+    assert oracle.group_of(one) == md5(b"personalization:u").hexdigest()[28:30]

@@ -2,9 +2,10 @@
 -- window.
 SELECT
     cell,
-    user_hash,
+    user_order,
+    user_rest,
     max(CASE WHEN day = DATE '{day}' THEN 1 ELSE 0 END) AS was_there,
-    max(CASE WHEN identified_items > 0 THEN ts END) AS last_list
-FROM window_decisions
-WHERE user_hash IS NOT NULL
-GROUP BY cell, user_hash
+    max(list_ts) AS last_list
+FROM placed
+WHERE user_order IS NOT NULL
+GROUP BY cell, user_order, user_rest

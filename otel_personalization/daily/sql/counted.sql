@@ -3,7 +3,6 @@ SELECT
     s.day,
     s.ordinal,
     s.decision_id,
-    s.ts,
     s.namespace,
     CASE WHEN s.surface = 'all' THEN 'all_' ELSE s.surface END AS surface,
     s.user_hash,
@@ -32,23 +31,7 @@ SELECT
         ELSE coalesce(s.experiment, 'none') END AS experiment,
     CASE WHEN s.variant IN ('all', 'none') THEN concat(s.variant, '_')
         ELSE coalesce(s.variant, 'none') END AS variant,
-    s.served_items,
-    s.identified_items,
-    s.personalized_items,
-    s.reason_items,
-    s.reason_requested_items,
-    s.cold_start_items,
-    s.items,
-    s.personalized_ids,
-    s.sources,
-    s.alpha,
-    s.beta,
-    s.gamma,
-    s.profile_boost,
-    s.mmr_lambda,
-    s.mmr_picks,
-    s.brand_cap_hits,
-    s.category_cap_hits
+    CASE WHEN s.identified_items > 0 THEN s.ts END AS list_ts
 FROM stored s
 LEFT JOIN seen_users u ON s.namespace = u.namespace AND s.user_hash = u.user_hash
 LEFT JOIN repeated r ON s.day = r.day AND s.decision_id = r.decision_id

@@ -1,4 +1,4 @@
--- Impressions of the day's decisions, by groups of users, as in exposure.sql, by the item's place, and
+-- Impressions of the day's decisions, by groups of users, by the item's place, and
 -- by whether it was personalised, which is null where the trace only has the count. An item that was
 -- served twice has its first place.
 SELECT
@@ -35,21 +35,12 @@ FROM (
             SELECT
                 ordinal,
                 cell,
-                ascii(substr(digest, 1, 1)) * 128 + ascii(substr(digest, 2, 1)) AS users,
+                users,
                 personalized_items > 0 AND {size}(personalized_ids) = 0 AS only_counted,
                 personalized_ids,
                 {items_and_places}
-            FROM (
-                SELECT
-                    ordinal,
-                    cell,
-                    md5(coalesce(user_hash, decision_id)) AS digest,
-                    personalized_items,
-                    personalized_ids,
-                    items
-                FROM window_decisions
-                WHERE day = DATE '{day}'
-            ) AS digested
+            FROM window_decisions
+            WHERE day = DATE '{day}'
         ) AS exploded
     ) AS d
     JOIN outcome_pairs p ON d.ordinal = p.ordinal AND d.item_id = p.item_id

@@ -7,6 +7,6 @@ FROM (
         {sorted}({list}(u.cell) FILTER (WHERE u.last_list IS NOT NULL)) AS listed
     FROM cell_users u
     JOIN cells c ON u.cell = c.cell
-    GROUP BY c.namespace, u.user_hash
+    GROUP BY c.namespace, u.user_order, u.user_rest
 ) AS sets
 GROUP BY there, listed
