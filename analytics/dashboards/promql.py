@@ -27,7 +27,6 @@ PARTS: Final = {"home": ("home",), "PDP": ("pdp", "product"), "cart": ("cart",)}
 REST: Final = "the rest"
 SELECTED: Final = f'{{{NAMESPACE}=~"$namespace",{names.SURFACE}=~"$surface"}}'
 """Selects records of the surfaces that were picked; rules leave doctor out."""
-OF_NAMESPACES: Final = f'{{{NAMESPACE}=~"$namespace"}}'
 SHOP_COLD_START: Final = '{__name__=~"cold_start_impression(_total)?"}'
 """The shop's own counter, which no part of this project makes: with or without a suffix."""
 

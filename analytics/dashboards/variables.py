@@ -58,12 +58,14 @@ def variables(values: Values) -> Iterable[Builder[dashboard.VariableModel]]:
     yield _baseline()
     yield _text(
         "ctr",
+        "CTR",
         click_through(values),
         "PromQL of a click-through rate, 0 to 1, by recsys_namespace and surface. Write that of "
         "your own counters, if the service does not report impressions and clicks to the library.",
     )
     yield _text(
         "traces",
+        "Traces",
         "http://localhost:16686/trace/",
         "What a trace id is put behind to see the trace; this is Jaeger's.",
     )
@@ -118,10 +120,10 @@ def _baseline() -> Builder[dashboard.VariableModel]:
     )
 
 
-def _text(name: str, default: str, what: str) -> Builder[dashboard.VariableModel]:
+def _text(name: str, label: str, default: str, what: str) -> Builder[dashboard.VariableModel]:
     return (
         build.TextBoxVariable(name)
-        .label({"ctr": "CTR", "traces": "Traces"}[name])
+        .label(label)
         .description(what)
         .default_value(default)
         .current(dashboard.VariableOption(selected=True, text=default, value=default))
