@@ -185,3 +185,11 @@ def test_the_intervals_that_are_quoted_are_those_that_were_simulated():
     quoted = [line for line in page if line.startswith("| ")]
     assert len(quoted) > 10
     assert set(quoted) <= set(measured)
+
+
+def test_the_figures_of_the_comparison_are_those_that_were_measured():
+    measured = (REPOSITORY / "benchmarks" / "comparison.md").read_text().splitlines()
+    page = (REPOSITORY / "docs" / "comparison.md").read_text().splitlines()
+    quoted = [line for line in page if line.startswith("|")]
+    assert len(quoted) > 20
+    assert set(quoted) <= set(measured)
