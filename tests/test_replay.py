@@ -506,4 +506,8 @@ def test_progress_is_shown_on_a_terminal_only():
 
 def test_the_command_has_a_version_and_help():
     assert CliRunner().invoke(app, ["--version"]).stdout.strip() == "0.1.0"
-    assert "Exit codes" in run("--help").stdout
+    for command in ("replay", "doctor", "snapshot", "daily"):
+        shown = CliRunner().invoke(app, [command, "--help"]).stdout
+        assert "Exit codes:" in map(str.strip, shown.splitlines())
+        assert "\b" not in shown
+        assert "\\b" not in shown
