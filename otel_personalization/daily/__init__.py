@@ -3,6 +3,7 @@
 Data flows one way, and a module imports only from those above it in this list::
 
     tables.py       every column of every table, with its meaning; the contract
+    sql/            the statements, a file each
     lines.py        stored traces, from files or PostgreSQL, as lines of JSON
     snapshot.py     lines -> Parquet partitions ``day=YYYY-MM-DD/``, read by ``sql/decisions.sql``
     overlap.py      Jaccard overlap of users' lists, with its interval

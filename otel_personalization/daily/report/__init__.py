@@ -14,7 +14,9 @@ The same tables give the same page, to the byte::
     layout.py       what a page is made of
     days.py         the rows by namespace, day and surface
     changes.py      what the report says of other days
-    parts.py        its parts, experiments.py and quality.py two more of them
+    parts.py        its parts
+    experiments.py  the part on experiments
+    quality.py      the part on the data that figures rest on
     content.py      the parts of a namespace, in their order
     page.html.j2    what it looks like
 
