@@ -48,8 +48,8 @@ def docstrings_of(kind: type) -> dict[str, str]:
     return found
 
 
-def counters() -> str:
-    """Every counter of the contract."""
+def counters(of: Iterable[conventions.Counter]) -> str:
+    """Counters of the contract."""
     return table(
         "counter, as Prometheus shows it, unit, attributes, adds up",
         (
@@ -60,13 +60,13 @@ def counters() -> str:
                 ", ".join(f"`{key}`" for key in counter.attributes) or "none",
                 counter.description.rstrip("."),
             )
-            for counter in conventions.COUNTERS
+            for counter in of
         ),
     )
 
 
-def gauges() -> str:
-    """Every gauge that the nightly job pushes."""
+def gauges(of: Iterable[conventions.Gauge]) -> str:
+    """Gauges of the contract."""
     return table(
         "gauge, labels, says",
         (
@@ -75,7 +75,7 @@ def gauges() -> str:
                 ", ".join(f"`{key.replace('.', '_')}`" for key in gauge.attributes) or "none",
                 gauge.description.rstrip("."),
             )
-            for gauge in conventions.DAILY_GAUGES
+            for gauge in of
         ),
     )
 
@@ -175,7 +175,9 @@ def _default(value: object) -> str:
 
 
 TABLES = {
-    "counters": counters(),
+    "counters": counters(conventions.COUNTERS),
+    "of_collectors": counters((conventions.LOG_DECISIONS,)),
+    "views": gauges(conventions.VIEWS),
     "malformed": values(conventions.MalformedReason, "`reason`, the trace"),
     "errors": values(conventions.InternalErrorKind, "`kind`, what happened"),
     "decision": log_fields(conventions.DECISION_LOG_FIELDS),
@@ -183,7 +185,7 @@ TABLES = {
     "optional": log_fields(conventions.OPTIONAL_LOG_FIELDS),
     "settings": settings_table(),
     "commands": commands(),
-    "gauges": gauges(),
+    "gauges": gauges(conventions.DAILY_GAUGES),
     "daily": log_fields(conventions.DAILY_LOG_FIELDS),
     **{of.name: columns(of) for of in daily.TABLES},
 }
