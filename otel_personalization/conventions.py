@@ -386,7 +386,7 @@ DAILY_RUN_JOB: Final = "personalization_daily_run"
 DAILY_ORG: Final = "org_id"
 """Label of both: what one organisation pushes does not replace what another has pushed."""
 MIN_OVERLAP_USERS: Final = 30
-"""With fewer users there is no gauge of the overlap."""
+"""With fewer users overlap has no gauge, no interval and no percentiles."""
 
 
 # --- log lines --------------------------------------------------------------------------------

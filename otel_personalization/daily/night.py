@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Final
 
 from otel_personalization.console import whole_file
 from otel_personalization.daily.engines import DuckDB, Engine, EngineError
@@ -33,9 +32,6 @@ from otel_personalization.daily.tables import (
 )
 from otel_personalization.daily.warehouse import Warehouse, WarehouseError, open_warehouse
 from otel_personalization.ndjson import STDIN
-
-REPORT_DAYS: Final = 28
-"""Days before, which a report shows beside the day."""
 
 
 class NightError(Exception):
@@ -250,9 +246,10 @@ def _publish(
     """Push the last day, and report on it."""
     if order.report is not None:
         tell("report")
-        from otel_personalization.daily.report import render  # noqa: PLC0415  # slow to import
+        # Slow to import.
+        from otel_personalization.daily.report import HISTORY_DAYS, render  # noqa: PLC0415
 
-        first = tables.day - timedelta(days=REPORT_DAYS)
+        first = tables.day - timedelta(days=HISTORY_DAYS)
         before = tables.day - timedelta(days=1)
         history = {
             table.qualified_name: warehouse.read(table, tables.org_id, first, before)

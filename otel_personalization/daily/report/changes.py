@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
 
+from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily.report import estimates
 from otel_personalization.daily.report.days import by_day, surfaces_of
 from otel_personalization.daily.report.estimates import Estimate, Row, interval, number
 from otel_personalization.daily.report.layout import Grid, Headline, Part
-from otel_personalization.daily.report.plots import MIN_USERS, clean
+from otel_personalization.daily.report.plots import clean
 from otel_personalization.daily.report.words import (
     DOWN,
     NO_DATA,
@@ -224,7 +225,7 @@ def headline(name: str, today: Sequence[Row], before: Sequence[Row], day: date) 
         for (of_day, surface), cell in rows_of.items()
         if of_day == day
         and (mean := number(cell, "jaccard_mean")) is not None
-        and (number(cell, "overlap_users") or 0) >= MIN_USERS
+        and (number(cell, "overlap_users") or 0) >= MIN_OVERLAP_USERS
     ]
     most = max(overlaps, default=None)
     facts = [

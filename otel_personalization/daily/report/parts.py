@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily.report import plots
 from otel_personalization.daily.report.changes import COVERAGE, REQUESTED_COVERAGE, SHARE
 from otel_personalization.daily.report.days import rolled_first, surfaces_of
@@ -12,7 +13,6 @@ from otel_personalization.daily.report.estimates import Row, interval, number
 from otel_personalization.daily.report.layout import Grid, Part
 from otel_personalization.daily.report.plots import (
     MAX_SHOWN,
-    MIN_USERS,
     OVERLAP_LIMIT,
     clean,
     day_name,
@@ -144,8 +144,8 @@ def overlap(today: Sequence[Row], key: str) -> Part:
         f"the first {', '.join(map(str, ks)) or 'K'} items, lists of {_days_of(windows)}), as a "
         "mean over pairs of its users: 0 is nothing, 1 is the same list for everybody. Darker is "
         f"more alike; outlined is over {OVERLAP_LIMIT}, where the alert has its limit. Under it "
-        f"stands how many users were compared (n). Grey cells have under {MIN_USERS}, and say "
-        "little."
+        f"stands how many users were compared (n). Grey cells have under {MIN_OVERLAP_USERS}, and "
+        "say little."
     )
     if not part.figures:
         part.notes.append("No surface has two users whose lists could be compared.")
@@ -157,7 +157,7 @@ def overlap(today: Sequence[Row], key: str) -> Part:
             users = number(row, "overlap_users") or 0
             if not users and row["cohort"] != ALL:
                 continue
-            unknown = TOO_FEW if users < MIN_USERS else NO_DATA
+            unknown = TOO_FEW if users < MIN_OVERLAP_USERS else NO_DATA
             grid_rows.append(
                 [
                     clean(surface),

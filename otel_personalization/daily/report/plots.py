@@ -32,6 +32,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily.report.estimates import Row, interval, number
 from otel_personalization.daily.tables import ALL, NEW, RETURNING, UNKNOWN
 
@@ -45,8 +46,6 @@ COVERAGE_TARGET: Final = 0.8
 """The lower edge of the target band, as on the dashboard."""
 OVERLAP_LIMIT: Final = 0.35
 """Mean overlap above which users are thought to see the same, as the alert has it."""
-MIN_USERS: Final = 30
-"""Users under which overlap has no interval and no percentiles."""
 
 MONTHS: Final = tuple(
     "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
@@ -365,7 +364,7 @@ def overlap(
                 ink, line, texts = "#555555", {}, ("", "")
                 if row is not None and mean is None:
                     texts = ("too few" if users < 2 else "no data", _users(users))
-                elif mean is not None and users < MIN_USERS:
+                elif mean is not None and users < MIN_OVERLAP_USERS:
                     fill, texts = _GREY, (f"{mean:.2f}", _users(users))
                     ink = "#333333"
                 elif mean is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily.report.days import Days
 from otel_personalization.daily.report.estimates import Row, number
 from otel_personalization.daily.report.layout import Grid
-from otel_personalization.daily.report.plots import MIN_USERS, clean, everybody
+from otel_personalization.daily.report.plots import clean, everybody
 from otel_personalization.daily.report.words import count, percent
 from otel_personalization.daily.tables import ALL, PERSONALIZATION_DAILY, OutcomeQuality, Quality
 
@@ -52,7 +53,7 @@ def quality_grids(quality: Quality, days: Days, names: Sequence[str]) -> list[Gr
         row: Row = next((row for row in everybody(today) if row["surface"] == ALL), {})
         share = number(row, "known_user_share")
         surfaces = [row for row in everybody(today) if row["surface"] != ALL]
-        few = sum((number(row, "overlap_users") or 0) < MIN_USERS for row in surfaces)
+        few = sum((number(row, "overlap_users") or 0) < MIN_OVERLAP_USERS for row in surfaces)
         known.append(
             [
                 clean(name),
@@ -68,7 +69,7 @@ def quality_grids(quality: Quality, days: Days, names: Sequence[str]) -> list[Gr
         "decisions without a user",
         "items with a known brand",
         "with a known category",
-        f"surfaces with under {MIN_USERS} users to compare",
+        f"surfaces with under {MIN_OVERLAP_USERS} users to compare",
         "decisions that served nothing",
     ]
     if known:
