@@ -39,7 +39,6 @@ from otel_personalization.settings import NONE
 from otel_personalization.totals import Snapshot
 from otel_personalization.trace import Decision, read_timestamp
 
-STDIN: Final = ndjson.STDIN
 TRACE: Final = "trace"
 RESPONSE: Final = "response"
 

@@ -57,7 +57,6 @@ WORDS = {
     *("time", "vector"),
 }
 LABELS = {"recsys_namespace", "surface", "source", "sample_rate", "reason", "kind", "job"}
-TARGETS = [rule["alert"] for rule in ALERTS]
 
 
 def name(rule):

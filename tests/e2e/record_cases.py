@@ -26,12 +26,6 @@ from tests.e2e.promtool import Case, flat, stale, surface, total, value
 
 HOME, PDP = surface("home"), surface("pdp")
 ITEMS = ("served_items", "served_items_squared")
-RATIO_PARTS = {
-    PERSONALIZED: "personalized_items",
-    REASONS: "reason_items",
-    REQUESTED_REASONS: "reason_items",
-    COLD_START: "cold_start_impressions",
-}
 RAW = {
     # window: minutes, parts
     "5m": (5, ["personalized_items", "cold_start_impressions"]),

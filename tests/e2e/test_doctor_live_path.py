@@ -33,7 +33,6 @@ LONG = "30"
 """To wait for what comes."""
 SHORT = "3"
 """To wait in vain; a window of the views is 1 s."""
-PASSWORD = "s3/cret"
 BCRYPT = "$2b$04$abcdefghijklmnopqrstuuPJU4nJSU7eHaeZfD8NWkUH4lHdnEOyG"
 
 
