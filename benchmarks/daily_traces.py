@@ -6,6 +6,7 @@ which the most served one takes 6 % of the places, as it did, and half have caps
 
     python -m benchmarks.daily_traces parquet 100000 FOLDER
     python -m benchmarks.daily_traces ndjson 100000 FILE
+    python -m benchmarks.daily_traces history 100000 FOLDER  # with 28 such days before it
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from otel_personalization.version import __version__
 
 DAY: Final = date(2026, 11, 21)
 ORGANISATION: Final = "00000000-0000-0000-0000-000000000001"
+HISTORY_DAYS: Final = 28
 MEMORY_LIMIT: Final = "2GB"
 
 _NAMESPACES: Final = {
@@ -69,8 +71,8 @@ _MACROS: Final = (
 )
 
 
-def _drawn(decisions: int) -> str:
-    """SQL for the decisions, by their numbers."""
+def _drawn(decisions: int, day: date) -> str:
+    """SQL for the decisions of a day, by their numbers."""
     empty = " ".join(f"WHEN '{source}' THEN {share}" for source, share in _EMPTY.items())
     return f"""
 SELECT
@@ -89,7 +91,7 @@ FROM (
     SELECT
         *,
         -- Decisions are numbered as they come; those of one moment do not end in that order.
-        TIMESTAMP '{DAY} 00:00:00'
+        TIMESTAMP '{day} 00:00:00'
             + to_microseconds(
                 CAST((ordinal + 8 * share(ordinal, 3)) / {decisions + 8} * 86400e6 AS BIGINT)
             ) AS ts,
@@ -233,33 +235,35 @@ SELECT concat(
 FROM drawn"""
 
 
-def _copy(query: str, decisions: int, path: Path, options: str) -> None:
+def _copy(query: str, decisions: int, day: date, path: Path, options: str) -> None:
     with duckdb.connect(
         config={"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": True}
     ) as connection:
         connection.execute("SET enable_progress_bar = false")
         for macro in _MACROS:
             connection.execute(macro)
-        connection.execute(f"CREATE TEMP VIEW drawn AS {_drawn(decisions)}")
+        connection.execute(f"CREATE TEMP VIEW drawn AS {_drawn(decisions, day)}")
         connection.execute(f"COPY ({query}) TO '{path}' ({options})")
 
 
-def write_snapshot(folder: Path, decisions: int) -> Path:
+def write_snapshot(folder: Path, decisions: int, day: date = DAY) -> Path:
     """Write the day as a snapshot.
 
     Args:
         folder: of snapshots.
         decisions: how many.
+        day: another one has the same decisions, and so the same users.
 
     Returns:
         The data file.
     """
-    partition = folder / f"day={DAY}"
+    partition = folder / f"day={day}"
     partition.mkdir(parents=True, exist_ok=True)
     data = partition / "decisions-made.parquet"
     _copy(
         _SNAPSHOT,
         decisions,
+        day,
         data,
         f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}",
     )
@@ -268,10 +272,10 @@ def write_snapshot(folder: Path, decisions: int) -> Path:
         for piece in iter(lambda: stream.read(1 << 20), b""):
             checksum.update(piece)
     manifest = {
-        "day": str(DAY),
+        "day": str(day),
         "rows": decisions,
-        "min_ts": f"{DAY}T00:00:00+00:00",
-        "max_ts": f"{DAY}T23:59:59+00:00",
+        "min_ts": f"{day}T00:00:00+00:00",
+        "max_ts": f"{day}T23:59:59+00:00",
         "file": data.name,
         "bytes": data.stat().st_size,
         "sha256": checksum.hexdigest(),
@@ -293,17 +297,22 @@ def write_lines(path: Path, decisions: int) -> None:
     """
     # Text as it is: no value has the delimiter.
     _copy(
-        _LINES, decisions, path, "FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01'"
+        _LINES,
+        decisions,
+        DAY,
+        path,
+        "FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01'",
     )
 
 
 def main() -> None:
     """Write what the command line says."""
     kind, decisions, place = sys.argv[1:]
-    if kind == "parquet":
-        write_snapshot(Path(place), int(decisions))
-    else:
+    if kind == "ndjson":
         write_lines(Path(place), int(decisions))
+        return
+    for before in range(HISTORY_DAYS + 1 if kind == "history" else 1):
+        write_snapshot(Path(place), int(decisions), DAY - timedelta(days=before))
 
 
 if __name__ == "__main__":
