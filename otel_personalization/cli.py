@@ -29,6 +29,7 @@ from otel_personalization.console import (
     fail,
     progress_of,
     show_problems,
+    told,
     whole_file,
     working,
 )
@@ -133,7 +134,7 @@ def replay(
     except SettingsError as error:
         raise typer.BadParameter(str(error), param_hint="environment") from None
     except OSError as error:
-        fail(f"{error.filename or 'error'}: {error.strerror or error}")
+        fail(told(error))
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     elif report.has_traces:

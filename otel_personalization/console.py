@@ -34,6 +34,11 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(FAILED)
 
 
+def told(error: OSError) -> str:
+    """What went wrong, with the file where there is one."""
+    return f"{error.filename or 'error'}: {error.strerror or error}"
+
+
 def check_url(url: str | None) -> str | None:
     """Whether it is a URL. It is not repeated: it may hold a password."""
     if url is None:

@@ -72,6 +72,13 @@ def without_credentials(text: str, url: str) -> str:
     return text.replace(f"{credentials}@", "") if credentials else text
 
 
+def authorization_of(url: str) -> str:
+    """The header ``Authorization`` for the name and password of a URL; empty if it has none."""
+    name, _, password = credentials_of(url).partition(":")
+    pair = f"{unquote(name)}:{unquote(password)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}" if name else ""
+
+
 class PrometheusApi:
     """The HTTP API of a Prometheus.
 
@@ -82,9 +89,7 @@ class PrometheusApi:
     def __init__(self, url: str) -> None:
         self.url = without_credentials(url, url).rstrip("/")
         """Without credentials."""
-        name, _, password = credentials_of(url).partition(":")
-        pair = f"{unquote(name)}:{unquote(password)}"
-        self._authorization = f"Basic {base64.b64encode(pair.encode()).decode()}" if name else ""
+        self._authorization = authorization_of(url)
 
     def series(self, promql: str, at: float) -> list[Series]:
         """What a query of one value each, or of a range, gives.

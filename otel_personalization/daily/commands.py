@@ -20,6 +20,7 @@ from otel_personalization.console import (
     fail,
     progress_of,
     show_problems,
+    told,
     working,
 )
 
@@ -113,7 +114,7 @@ def snapshot(
                 fail(str(error))
             except OSError as error:
                 stop()
-                fail(_told(error))
+                fail(told(error))
             stop()
             for manifest in written.values():
                 typer.echo(f"{manifest.day}: {manifest.rows:,} decisions in {manifest.data}")
@@ -219,7 +220,7 @@ def daily(
     except night.NightError as error:
         fail(str(error))
     except OSError as error:
-        fail(_told(error))
+        fail(told(error))
     finally:
         if pushgateway is not None:
             try:
@@ -264,10 +265,6 @@ def _tell_problems(problems: Problems) -> bool:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
         typer.echo(f"Not counted: {kinds}.", err=True)
     return bool(counts)
-
-
-def _told(error: OSError) -> str:
-    return f"{error.filename or 'error'}: {error.strerror or error}"
 
 
 @contextmanager

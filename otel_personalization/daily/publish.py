@@ -27,7 +27,7 @@ from datetime import date, datetime, timezone
 from datetime import time as time_of_day
 from typing import IO, Any, Final
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pyarrow as pa
@@ -61,7 +61,7 @@ from otel_personalization.conventions import (
     Gauge,
 )
 from otel_personalization.daily.tables import ALL, PERSONALIZATION_DAILY, DayTables
-from otel_personalization.prometheus_api import credentials_of, without_credentials
+from otel_personalization.prometheus_api import authorization_of, without_credentials
 from otel_personalization.trace import fits_label
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -293,9 +293,7 @@ class _Gateway:
                 "the URL of the Pushgateway is none of HTTP (it is not shown, for it may hold a "
                 "password); write http://HOST:9091, or https://NAME:PASSWORD@HOST"
             )
-        name, _, password = credentials_of(url).partition(":")
-        pair = f"{unquote(name)}:{unquote(password)}"
-        self._authorization = f"Basic {base64.b64encode(pair.encode()).decode()}" if name else ""
+        self._authorization = authorization_of(url)
 
     def put(self, job: str, key: Mapping[str, str], families: Iterable[Metric]) -> None:
         """Replace a group as a whole."""

@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from monitoring.prometheus.values import load
 from otel_personalization.daily.report import estimates, plots, render, words
 from otel_personalization.daily.report.estimates import Estimate
 from otel_personalization.daily.tables import (
@@ -299,6 +300,13 @@ def test_a_day_without_decisions_says_so():
     assert "No decision of this day was counted" in page.text
     assert page.row("decisions that were counted", "0")
     assert "svg" not in page.tags
+
+
+def test_the_report_marks_what_the_rules_mark():
+    """The package cannot read their values."""
+    values = load()
+    assert pytest.approx(values["overlap"]["max_pct"]) == 100 * plots.OVERLAP_LIMIT
+    assert values["reason_coverage"]["target"] == plots.COVERAGE_TARGET
 
 
 def test_data_quality_is_told(shops):
