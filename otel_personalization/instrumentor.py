@@ -136,9 +136,8 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
             patches.append(patch_target(sys.modules[module_name], target, settings, hook))
             return
 
-        waiting = weakref.ref(
-            hook
-        )  # wrapt keeps what waits for a module, also after uninstrument()
+        # Weakly: wrapt keeps what waits for a module, also after uninstrument().
+        waiting = weakref.ref(hook)
 
         def patch_imported(module: ModuleType) -> None:
             hook = waiting()

@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ def recording(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"the full recording is not here ({name}); the sample has been tested")
     return path
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until it holds; a minute is too long."""
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.01)
 
 
 def run_program(name: str, *args: str, timeout: float = 60, **variables: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from otel_personalization.conventions import (
     SOURCE_LOG_FIELDS,
 )
 from otel_personalization.trace import Decision, read_decision
-from tests.conftest import cells_of, decisions_of, read_lines, run_program
+from tests.conftest import cells_of, decisions_of, read_lines, run_program, wait_for
 from tests.otlp_receiver import receiving
 
 TRACE: dict[str, Any] = {
@@ -848,10 +848,3 @@ def test_a_hook_that_is_gone_leaves_no_thread_and_no_open_file(path):
     assert writer not in decision_log._writers
     assert open_files() <= files
     assert len(read_lines(path)) == 1  # written before it ended
-
-
-def wait_for(condition) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.01)

@@ -7,9 +7,7 @@ import re
 import socket
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_personalization import PersonalizationHook, pipeline
 from otel_personalization.conventions import INTERNAL_ERRORS
-from tests.conftest import read_lines, run_program
+from tests.conftest import read_lines, run_program, wait_for
 from tests.otlp_receiver import Received, receiving
 
 PROTOCOLS = ("http/protobuf", "grpc")
@@ -255,14 +253,6 @@ def configured(received: Received, **kwargs: Any) -> pipeline.Pipeline:
         set_global=False,
         **kwargs,
     )
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds, or a minute is over."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_declared_series_arrive_with_0_soon_after_start():

@@ -22,8 +22,6 @@ from otel_personalization.conventions import DECISION_EVENT
 
 MOST_LINES: Final = 200
 TRACE: Final = "trace_id"
-METADATA: Final = ("decision_id", "surface", TRACE)
-"""Fields that the log Collector gives each line as structured metadata."""
 FROM_THE_LINE: Final = (
     "served_items_count",
     "personalized_items_count",
