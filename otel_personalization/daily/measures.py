@@ -95,8 +95,7 @@ class Lists:
     def __init__(self, table: pa.Table, k: int, window_days: int) -> None:
         self._k = k
         self._window_days = window_days
-        self._by_cell = ByCell(table)
-        table = self._by_cell.table
+        self._by_cell = ByCell(table.select(["cell"]))  # the lists themselves can be large
         # By user, in the order by which some are chosen; of a user, the last list last.
         keys = ("user_order", "user_rest", "ts", "decision_id", "ordinal")
         order = pc.sort_indices(table, [(key, "ascending") for key in keys]).to_numpy()
