@@ -1,4 +1,4 @@
-"""Draws docs/replay.svg, the picture in the README: ``python docs/picture.py``."""
+"""Draws docs/replay.svg, the picture in the README: ``python docs/replay_picture.py``."""
 
 from __future__ import annotations
 
