@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,8 @@ from otel_personalization.console import (
     told,
     working,
 )
+from otel_personalization.conventions import ENVIRONMENT_PREFIX
+from otel_personalization.settings import resolve
 
 if TYPE_CHECKING:
     from otel_personalization.daily.lines import Problems
@@ -105,7 +108,7 @@ def snapshot(
             if is_database:
                 tell(f"snapshot of {', '.join(map(str, wanted or ()))}")
             try:
-                written = snapshots.write(lines, to, wanted)
+                written = snapshots.write(lines, to, wanted, stages=_stages())
             except snapshots.EmptyDayError as error:
                 empty.append(str(error))
                 written = dict(error.manifests)
@@ -213,7 +216,7 @@ def daily(
     try:
         with ExitStack() as stack:
             with progress_of([path for path in traces if path.is_file()]) as progress:
-                stored = stack.enter_context(night.stored(traces, progress))
+                stored = stack.enter_context(night.stored(traces, progress, _stages()))
             tell, _ = stack.enter_context(working())
             outcome = night.run(order, stored, tell)
         succeeded = not outcome.missing
@@ -251,6 +254,12 @@ def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | No
     if last < first:
         raise typer.BadParameter("the last day is before the first", param_hint="--to-day")
     return [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _stages() -> frozenset[str]:
+    """Those of the service's setting, so that counters and tables know the same sources."""
+    name = f"{ENVIRONMENT_PREFIX}STAGES"
+    return resolve(environment={name: os.environ.get(name, "")}).stages
 
 
 def _is_database(place: str) -> bool:

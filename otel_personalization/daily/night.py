@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
@@ -86,9 +86,16 @@ class Outcome:
 
 @contextmanager
 def stored(
-    traces: Sequence[Path], progress: Callable[[Path, int], None] | None
+    traces: Sequence[Path],
+    progress: Callable[[Path, int], None] | None,
+    stages: Collection[str],
 ) -> Iterator[Stored]:
     """The snapshots of traces: a folder of them as it is, or one made of files for the time being.
+
+    Args:
+        traces: the folder, or the files.
+        progress: see `ndjson.Progress`.
+        stages: keys of ``extras.candidate_sources`` that are no sources; of files.
 
     Raises:
         NightError: there is no trace, or it is neither.
@@ -102,7 +109,7 @@ def stored(
     lines = FileLines(traces, progress)
     with tempfile.TemporaryDirectory(prefix="personalization-") as folder:
         try:
-            write(lines, Path(folder))
+            write(lines, Path(folder), stages=stages)
         except EmptyDayError:
             pass  # it is told of the days that are asked for
         except (SnapshotError, SourceError) as error:

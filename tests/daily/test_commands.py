@@ -90,6 +90,18 @@ def test_snapshots_give_the_same_rows_as_the_file_that_they_were_made_of():
         assert rows_of(table, Path("file.duckdb")) == rows_of(table, Path("dir.duckdb"))
 
 
+def test_stages_are_those_that_the_service_is_set_to(monkeypatch):
+    """Else the tables would have sources that the counters do not."""
+    counts = {"popularity": {"count": 2}, "merged": {"count": 3}, "reranked": {"count": 1}}
+    traces = file_of(trace(extras={"candidate_sources": counts}))
+    monkeypatch.setenv("OTEL_PERSONALIZATION_STAGES", "merged,reranked")
+    assert run("snapshot", "--from", traces, "--to", "snapshots").exit_code == 0
+    for of in (traces, "snapshots"):
+        daily("--day", DAY, "--traces", of, "--log", "none", "--warehouse", f"{of}.duckdb")
+        rows = rows_of("analytics.personalization_sources_daily", Path(f"{of}.duckdb"))
+        assert {row["source"] for row in rows} == {"popularity"}
+
+
 def test_a_snapshot_of_one_day_leaves_the_others_out():
     result = run("snapshot", "--from", SAMPLE, "--to", "snapshots", "--day", DAY)
     assert result.exit_code == 0, result.output
