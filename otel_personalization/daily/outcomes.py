@@ -46,7 +46,7 @@ from otel_personalization.daily.lines import NO_JSON, FileLines, Problems
 from otel_personalization.daily.rollup import ByCell, Cells
 from otel_personalization.daily.sql import text_of
 from otel_personalization.daily.tables import NONE, OutcomeQuality
-from otel_personalization.ndjson import STDIN, Problem, Progress
+from otel_personalization.ndjson import STDIN, Problem
 
 TYPES: Final = ("impression", "click", "add", "purchase")
 """Of outcomes. What was added and purchased is counted, and in no rate."""
@@ -112,21 +112,20 @@ class Outcomes:
         return sum(self.types.values())
 
 
-def read_outcomes(files: Sequence[Path], data: Path, progress: Progress | None = None) -> Outcomes:
+def read_outcomes(files: Sequence[Path], data: Path) -> Outcomes:
     """Read outcomes, in constant memory; what cannot be read is told in ``problems``.
 
     Args:
         files: with ``decision_id``, ``item_id`` and ``type`` of each outcome: Parquet where the
             content is, else one JSON object a line, gzipped or not; ``-`` is standard input.
         data: the file that they are read into; it is replaced.
-        progress: see `ndjson.Progress`.
 
     Raises:
         OSError: a file cannot be opened, read or written.
         OutcomesError: a Parquet file is damaged, or has not the columns.
     """
     tables = {file: _is_parquet(file) for file in files}
-    lines = FileLines([file for file in files if not tables[file]], progress)
+    lines = FileLines([file for file in files if not tables[file]])
     counts: Counter[str] = Counter()
 
     def kept(reports: pa.Table, place_of: Callable[[int], tuple[str, int]]) -> pa.Table:
@@ -154,8 +153,6 @@ def read_outcomes(files: Sequence[Path], data: Path, progress: Progress | None =
         for file in (file for file in files if tables[file]):
             for reports in _rows(connection, file):
                 writer.write_table(kept(reports, partial(_row_of, file)))
-            if progress is not None:
-                progress(file, file.stat().st_size)
     return Outcomes(data, {name: counts[name] for name in TYPES}, lines.problems)
 
 

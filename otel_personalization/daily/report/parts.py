@@ -216,7 +216,7 @@ def entropy(today: Sequence[Row], key: str) -> Part:
     by_surface = {row["surface"]: row for row in everybody(today)}
     for of in DIMENSIONS:
         heading = of.capitalize()
-        plot = plots.entropy(today, of=of, key=f"{key}-{of}", title=f"Entropy of {of} by surface")
+        plot = plots.entropy(today, of=of, key=f"{key}-{of}")
         part.draw(heading, plot)
         if plot is None:
             part.notes.append(f"{heading}: no served item has one on record.")

@@ -200,16 +200,13 @@ def everybody(rows: Sequence[Row]) -> list[Row]:
 # --- the plots --------------------------------------------------------------------------------
 
 
-def share_by_surface(
-    rows: Sequence[Row], *, key: str = "share", title: str = "Personalised share by surface"
-) -> Plot | None:
+def share_by_surface(rows: Sequence[Row], *, key: str = "share") -> Plot | None:
     """What each surface's personalised items are of all served items, day by day, stacked: the
     height of a stack is the overall share.
 
     Args:
         rows: of personalization_daily, one namespace, any days.
         key: tells the plots of a page apart.
-        title: what a screen reader says.
 
     Returns:
         The plot; None where no day served anything.
@@ -232,7 +229,7 @@ def share_by_surface(
     first, last = min(served), max(served)
     days = sorted(served)
     places = [(day - first).days for day in days]
-    with _figure(key, title, 190) as drawing:
+    with _figure(key, "Personalised share by surface", 190) as drawing:
         axes = drawing.axes(left=44, right=8, top=10, bottom=26)
         floor = [0.0] * len(days)
         legend = []
@@ -253,16 +250,13 @@ def share_by_surface(
         return drawing.plot(legend, max(len(surfaces) - MAX_SHOWN, 0))
 
 
-def coverage(
-    rows: Sequence[Row], *, key: str = "coverage", title: str = "Reason coverage"
-) -> Plot | None:
+def coverage(rows: Sequence[Row], *, key: str = "coverage") -> Plot | None:
     """Reason coverage of all served items and of requested ones: of the namespace over the days,
     and by surface on the last of them, with the target band.
 
     Args:
         rows: of personalization_daily, one namespace, any days.
         key: tells the plots of a page apart.
-        title: what a screen reader says.
 
     Returns:
         The plot; None where no day has a figure.
@@ -278,7 +272,7 @@ def coverage(
     has_days = first < last
     above = 150 if has_days else 0
     height = above + 46 + 22 * max(len(shown), 1)
-    with _figure(key, title, height) as drawing:
+    with _figure(key, "Reason coverage", height) as drawing:
         if has_days:
             axes = drawing.axes(left=44, right=12, top=10, bottom=height - 116)
             axes.axhspan(COVERAGE_TARGET, 1, color="#d5ecdf", linewidth=0)
@@ -411,9 +405,7 @@ def _users(users: int) -> str:
     return f"n {users:,}"
 
 
-def entropy(
-    rows: Sequence[Row], *, of: str, key: str = "entropy", title: str | None = None
-) -> Plot | None:
+def entropy(rows: Sequence[Row], *, of: str, key: str = "entropy") -> Plot | None:
     """Corrected entropy of what was served by surface, with its interval; beside it the effective
     number and the share of items of which it is known.
 
@@ -421,7 +413,6 @@ def entropy(
         rows: of personalization_daily, one day and namespace.
         of: ``brand`` or ``category``.
         key: tells the plots of a page apart.
-        title: what a screen reader says.
 
     Returns:
         The plot; None where no surface has one.
@@ -432,8 +423,7 @@ def entropy(
         return None
     surfaces = busiest(list(by_surface.values()))
     shown = [*([ALL] if ALL in by_surface else []), *surfaces[:MAX_SHOWN]]
-    title = title or f"Entropy of {of} by surface"
-    with _figure(key, title, 64 + 23 * len(shown)) as drawing:
+    with _figure(key, f"Entropy of {of} by surface", 64 + 23 * len(shown)) as drawing:
         axes = drawing.axes(left=_LABELS, right=108, top=22, bottom=40)
         most = 0.1
         for at, surface in enumerate(shown):
