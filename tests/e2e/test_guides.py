@@ -34,7 +34,7 @@ def run(commands: str, folder: Path) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """With all that rules and dashboard are made of, and a virtual environment that is up to date."""
+    """With all that rules and dashboard are made of, and an up-to-date virtual environment."""
     for name in ("analytics", "monitoring", "otel_personalization"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     for name in ("Makefile", "pyproject.toml"):
