@@ -27,9 +27,9 @@ from typing_extensions import Self
 from otel_personalization.daily.snapshot import Manifest
 from otel_personalization.daily.sql import text_of
 
-MEMORY_LIMIT: Final = "1300MB"
-"""Of DuckDB; what does not fit is on disk for the time being. Ten million decisions do with it, and
-not with 1 GB: where each belongs is held in memory beside what is counted."""
+MEMORY_LIMIT: Final = "1600MB"
+"""Of DuckDB; what does not fit is on disk for the time being. Of ten million decisions it does not
+always get on with 1.3 GB: where each belongs is held in memory beside what is counted."""
 BATCH_ROWS: Final = 100_000
 
 
