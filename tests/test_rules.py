@@ -240,6 +240,22 @@ OTHERS = {
 FIXED = {("doctor_namespace",), ("collaborative", "mode")}
 
 
+@pytest.mark.parametrize("path", [(key,) for key in load()] + [path for path, _ in leaves(load())])
+def test_a_value_or_section_that_is_missing_is_named(path):
+    values = copy.deepcopy(load())
+    below = values
+    for key in path[:-1]:
+        below = below[key]
+    del below[path[-1]]
+    with pytest.raises(ValuesError, match=re.escape(f"{'.'.join(path)} is missing")):
+        build(values)
+
+
+def test_a_section_that_is_none_is_named():
+    with pytest.raises(ValuesError, match=r"baseline is .*, and no section"):
+        build(load() | {"baseline": 0.6})
+
+
 @pytest.mark.parametrize(
     "path", [path for path, _ in leaves(load()) if path not in FIXED], ids=".".join
 )

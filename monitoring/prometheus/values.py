@@ -82,6 +82,7 @@ def check(values: Values) -> None:
     Raises:
         ValuesError: they would not; says which value, and what it can be.
     """
+    _complete(values, yaml.safe_load(VALUES.read_text()))
     if values["doctor_namespace"] != DOCTOR_NAMESPACE:
         raise ValuesError(
             f"doctor_namespace is {values['doctor_namespace']!r}, and otel-personalization doctor "
@@ -105,3 +106,14 @@ def check(values: Values) -> None:
     for mode in (collaborative["mode"], *collaborative["namespaces"].values()):
         if mode not in MODES:
             raise ValuesError(f"collaborative: {mode!r} is none of {', '.join(MODES)}")
+
+
+def _complete(values: Values, known: Values, within: str = "") -> None:
+    """Look whether all sections and values of values.yaml are there."""
+    for key, of_file in known.items():
+        if key not in values:
+            raise ValuesError(f"{within}{key} is missing; take it from {VALUES.name}")
+        if isinstance(of_file, dict):
+            if not isinstance(values[key], Mapping):
+                raise ValuesError(f"{within}{key} is {values[key]!r}, and no section of values")
+            _complete(values[key], of_file, f"{within}{key}.")
