@@ -27,9 +27,11 @@ from typing_extensions import Self
 from otel_personalization.daily.snapshot import Manifest
 from otel_personalization.daily.sql import text_of
 
-MEMORY_LIMIT: Final = "1600MB"
+MEMORY_LIMIT: Final = "1500MB"
 """Of DuckDB; what does not fit is on disk for the time being. Of ten million decisions it does not
 always get on with 1.3 GB: where each belongs is held in memory beside what is counted."""
+MEMORY_AFTERWARDS: Final = "300MB"
+"""Of DuckDB, once what it counted has been read: the rest of 2 GiB is for what is made of it."""
 BATCH_ROWS: Final = 100_000
 
 
@@ -67,6 +69,10 @@ class Engine(ABC):
     @abstractmethod
     def query(self, name: str, **parameters: object) -> pa.Table:
         """The rows of a statement, without a table."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let memory go: nothing large is asked for any more."""
 
     @abstractmethod
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
@@ -151,6 +157,9 @@ class DuckDB(Engine):
 
     def query(self, name: str, **parameters: object) -> pa.Table:
         return self._connection.sql(self._text(name, parameters)).to_arrow_table()
+
+    def release(self) -> None:
+        self._connection.execute(f"SET memory_limit = '{MEMORY_AFTERWARDS}'")
 
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
         yield from self._connection.sql(self._text(name, parameters)).to_arrow_reader(BATCH_ROWS)

@@ -213,9 +213,13 @@ class _Rows:
         listed = users_of([(users["listed"], users["users"]) for users in sets], distinct)
         self._users = dict(zip(distinct, there, strict=True))
         eligible = dict(zip(distinct, listed, strict=True))
-        lists = Lists(read("last_lists"), run.k, run.window_days)
+        # What is served takes most memory to count, and lists are the largest of what is read.
         exposure = Exposure(read("served_items"), read("served_values"))
         settings = Settings(read("cell_settings"))
+        last_lists = read("last_lists")
+        engine.release()
+        lists = Lists(last_lists, run.k, run.window_days)
+        del last_lists
         self._totals = _Memo(totals.of)
         self._totals.fill(distinct)
         self._overlap = self._compare_lists(lists, eligible)
