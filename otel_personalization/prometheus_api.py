@@ -20,11 +20,13 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlencode
 from urllib.request import Request, urlopen
 
+from otel_personalization.errors import RemediedError
+
 TIMEOUT_SECONDS: Final = 10.0
 NO_SUCH_PAGE: Final = 404
 
 
-class PrometheusError(Exception):
+class PrometheusError(RemediedError):
     """It gave no answer that could be used.
 
     Args:
@@ -34,9 +36,7 @@ class PrometheusError(Exception):
     """
 
     def __init__(self, what: str, remedy: str, status: int | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.remedy = remedy
+        super().__init__(what, remedy)
         self.status = status
 
 

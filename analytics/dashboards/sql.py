@@ -12,7 +12,6 @@ from grafana_foundation_sdk.cog import builder, variants
 
 from analytics.dashboards.variables import POSTGRES
 from otel_personalization.conventions import MIN_OVERLAP_USERS
-from otel_personalization.daily.report.experiments import SPLIT_P_VALUE
 from otel_personalization.daily.tables import (
     ALL,
     BLEND_WEIGHTS_DAILY,
@@ -21,6 +20,7 @@ from otel_personalization.daily.tables import (
     PERCENTILES,
     PERSONALIZATION_DAILY,
     SOURCES_DAILY,
+    SPLIT_P_VALUE,
     Table,
 )
 

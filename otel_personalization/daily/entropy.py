@@ -20,11 +20,12 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.special import digamma, stdtrit, xlogy
 
+from otel_personalization.daily.tables import CONFIDENCE
+
 MIN_COVERAGE: Final = 0.95
 """Sample coverage under which an entropy is not called reliable."""
 MIN_GROUPS: Final = 30
 """Groups of users under which an entropy is not called reliable."""
-CONFIDENCE: Final = 0.95
 
 _CELLS_OF_ENTRY: Final = 32
 """Cells of a table for each entry, up to which to add them up in place is quicker than to sort."""

@@ -30,6 +30,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from otel_personalization import ndjson
 from otel_personalization.daily.tables import UNKNOWN
+from otel_personalization.errors import RemediedError
 from otel_personalization.ndjson import MAX_PROBLEMS, Problem, Progress
 
 SCHEMA: Final = pa.schema(
@@ -55,18 +56,8 @@ FETCH_BYTES: Final = 4 << 20
 """Of one fetch, about: it has as many rows as had so many bytes the last time."""
 
 
-class SourceError(Exception):
-    """Traces could not be read from PostgreSQL. No text of it shows a password.
-
-    Args:
-        what: happened.
-        remedy: what to do.
-    """
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}; {remedy}")
-        self.what = what
-        self.remedy = remedy
+class SourceError(RemediedError):
+    """Traces could not be read from PostgreSQL. No text of it shows a password."""
 
 
 class Problems:

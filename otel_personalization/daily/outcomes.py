@@ -45,7 +45,8 @@ from scipy.special import chdtrc, expit, logit, stdtrit
 from otel_personalization.daily.lines import NO_JSON, FileLines, Problems
 from otel_personalization.daily.rollup import ByCell, Cells
 from otel_personalization.daily.sql import text_of
-from otel_personalization.daily.tables import NONE, OutcomeQuality
+from otel_personalization.daily.tables import CONFIDENCE, NONE, OutcomeQuality
+from otel_personalization.errors import RemediedError
 from otel_personalization.ndjson import STDIN, Problem
 
 TYPES: Final = ("impression", "click", "add", "purchase")
@@ -72,24 +73,13 @@ MIN_USERS: Final = 30
 MIN_EXPECTED: Final = 5
 """Users of a variant under which chi-squared is not the distribution of the test. Source: Cochran,
 Some methods for strengthening the common chi-squared tests, Biometrics 10 (1954)."""
-CONFIDENCE: Final = 0.95
 
 _Integers = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
 
 
-class OutcomesError(Exception):
-    """Outcomes cannot be read.
-
-    Args:
-        what: is wrong, with the file.
-        remedy: what to do.
-    """
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}; {remedy}")
-        self.what = what
-        self.remedy = remedy
+class OutcomesError(RemediedError):
+    """Outcomes cannot be read."""
 
 
 # --- reading ----------------------------------------------------------------------------------

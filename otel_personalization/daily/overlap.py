@@ -30,11 +30,8 @@ import pyarrow.compute as pc
 from scipy import sparse
 from scipy.special import expit, logit, stdtrit
 
-from otel_personalization.daily.tables import PERCENTILES
-
-MIN_USERS: Final = 30
-"""Users under which percentiles and interval say nothing."""
-CONFIDENCE: Final = 0.95
+from otel_personalization.conventions import MIN_OVERLAP_USERS
+from otel_personalization.daily.tables import CONFIDENCE, PERCENTILES
 
 _Integers = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
@@ -61,10 +58,10 @@ class Overlap:
     mean: float | None
     """Mean of |A and B| / |A or B| over pairs, 0 to 1; None with fewer than two users."""
     lower: float | None
-    """95 % interval of the mean; None under `MIN_USERS` users."""
+    """95 % interval of the mean; None under `MIN_OVERLAP_USERS` users."""
     upper: float | None
     percentiles: dict[int, float] | None
-    """Of overlap over pairs, by `PERCENTILES`; None under `MIN_USERS` users."""
+    """Of overlap over pairs, by `PERCENTILES`; None under `MIN_OVERLAP_USERS` users."""
     identical_share: float | None
     """Share of pairs whose lists hold the same items; None with fewer than two users."""
     short_share: float
@@ -130,7 +127,7 @@ class Overlaps:
         values, counts = _tallied(compared.tally, sizes)
         mean = math.fsum(values * counts) / pairs
         identical_share = float(counts[values == 1.0].sum() / pairs)
-        if users < MIN_USERS:
+        if users < MIN_OVERLAP_USERS:
             return Overlap(users, pairs, mean, None, None, None, identical_share, short_share)
         squares = math.fsum(counts * np.square(values - mean))
         lower, upper = _interval(mean, users, _standard_error(sums, squares))

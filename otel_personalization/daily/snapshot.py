@@ -41,6 +41,7 @@ import pyarrow.parquet as pq
 from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES
 from otel_personalization.daily.lines import SCHEMA, Lines
 from otel_personalization.daily.sql import text_of
+from otel_personalization.errors import RemediedError
 from otel_personalization.ndjson import Problem
 from otel_personalization.version import __version__
 
@@ -62,18 +63,8 @@ MEMORY_LIMIT: Final = "1GB"
 """Of DuckDB."""
 
 
-class SnapshotError(Exception):
-    """A snapshot cannot be read or written.
-
-    Args:
-        what: is wrong, with the file.
-        remedy: what to do.
-    """
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}; {remedy}")
-        self.what = what
-        self.remedy = remedy
+class SnapshotError(RemediedError):
+    """A snapshot cannot be read or written."""
 
 
 class MissingDayError(SnapshotError):

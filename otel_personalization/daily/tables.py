@@ -30,6 +30,11 @@ DIMENSIONS: Final = ("brand", "category")
 """Of what entropy is taken."""
 PERCENTILES: Final = (50, 75, 90, 95, 99)
 """Of pairwise overlap."""
+CONFIDENCE: Final = 0.95
+"""Of all intervals."""
+SPLIT_P_VALUE: Final = 0.001
+"""Chance of a split at least as odd, under which the arms of an experiment do not hold the users
+that they should (Fabijan et al., 2019, KDD)."""
 
 
 class Kind(str, Enum):

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily import overlap as module
-from otel_personalization.daily.overlap import MIN_USERS, Overlap, Overlaps, overlap_of
+from otel_personalization.daily.overlap import Overlap, Overlaps, overlap_of
 
 T_29 = 2.045229642132703
 """The 97.5th percentile of Student's t with 29 degrees of freedom."""
@@ -62,7 +63,7 @@ def assert_equal(found: Overlap, expected: dict, tolerance: float = 1e-12) -> No
     assert found.mean == pytest.approx(expected["mean"], abs=tolerance)
     assert found.identical_share == pytest.approx(expected["identical_share"], abs=tolerance)
     assert found.short_share == pytest.approx(expected["short_share"], abs=tolerance)
-    if found.users < MIN_USERS:
+    if found.users < MIN_OVERLAP_USERS:
         assert (found.lower, found.upper, found.percentiles) == (None, None, None)
     else:
         assert found.percentiles == pytest.approx(expected["percentiles"], abs=tolerance)
@@ -245,7 +246,7 @@ def test_of_the_recorded_traces_it_is_that_of_the_definition():
             items = [item["item_id"] for item in trace.get("final_items") or []][:10]
             if items and trace.get("user_hash"):
                 lists[trace["user_hash"]] = items
-    assert len(lists) >= MIN_USERS
+    assert len(lists) >= MIN_OVERLAP_USERS
     found = overlap_of(arrow(list(lists.values())), 10)
     overlaps = [
         len({*a} & {*b}) / len({*a} | {*b}) for a, b in itertools.combinations(lists.values(), 2)

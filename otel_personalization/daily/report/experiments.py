@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from otel_personalization.daily.report import plots
 from otel_personalization.daily.report.changes import SHARE
@@ -23,11 +22,7 @@ from otel_personalization.daily.report.words import (
     points,
     range_of,
 )
-from otel_personalization.daily.tables import ALL, NONE, WEIGHTS
-
-SPLIT_P_VALUE: Final = 0.001
-"""Chance of a split at least as odd, under which the arms of an experiment do not hold the users
-that they should (Fabijan et al., 2019, KDD)."""
+from otel_personalization.daily.tables import ALL, NONE, SPLIT_P_VALUE, WEIGHTS
 
 
 def experiments(blends: Sequence[Row], key: str) -> Part:
