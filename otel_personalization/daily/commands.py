@@ -271,8 +271,7 @@ def _tell_problems(problems: Problems) -> bool:
     counts = problems.counts
     show_problems(problems.first, counts.total())
     if counts:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
-        typer.echo(f"Not counted: {kinds}.", err=True)
+        typer.echo(f"Not counted: {problems.said}.", err=True)
     return bool(counts)
 
 

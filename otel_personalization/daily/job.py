@@ -18,6 +18,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from otel_personalization.daily.engines import Engine
+from otel_personalization.daily.lines import DAMAGED, NO_JSON
 from otel_personalization.daily.measures import MOST_USERS, Exposure, Lists, Settings, Totals
 from otel_personalization.daily.outcomes import (
     Arms,
@@ -325,7 +326,7 @@ def _quality(
             counts[row[name]] = counts.get(row[name], 0) + row["decisions"]
     problems = dict(manifest.problems)
     problems.pop("other_days", None)
-    skipped = problems.pop("no_json", 0) + problems.pop("damaged", 0)
+    skipped = problems.pop(NO_JSON, 0) + problems.pop(DAMAGED, 0)
     undated = problems.pop("undated", 0)
     return Quality(
         decisions=sum(row["decisions"] for row in totals),

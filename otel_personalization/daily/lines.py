@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone
 from operator import itemgetter
@@ -60,6 +60,15 @@ class SourceError(RemediedError):
     """Traces could not be read from PostgreSQL. No text of it shows a password."""
 
 
+def in_words(counts: Mapping[str, int]) -> str:
+    """How many problems of each kind there are, such as ``1 no JSON, 2 undated``."""
+    kinds = (f"{count:,} {_WORDS.get(kind, kind)}" for kind, count in sorted(counts.items()))
+    return ", ".join(kinds).replace("_", " ")
+
+
+_WORDS: Final = {NO_JSON: "no JSON", DAMAGED: "damaged rests of files"}
+
+
 class Problems:
     """What could not be read, and where. Threads may note at once."""
 
@@ -68,6 +77,11 @@ class Problems:
         """Of all, by kind."""
         self._told: list[tuple[int, Problem]] = []
         self._lock = Lock()
+
+    @property
+    def said(self) -> str:
+        """How many there are of each kind, in words."""
+        return in_words(self.counts)
 
     @property
     def first(self) -> list[Problem]:
@@ -329,16 +343,11 @@ def _connected(url: str) -> Iterator[psycopg.Connection]:
             yield connection
     except psycopg.Error as error:
         said = error.diag.message_primary or str(error).strip().replace("\n", " ")
-        raise SourceError(
-            f"{where}: {_without_password(said, str(parts.get('password') or ''))}",
-            _remedy(error),
-        ) from None
-
-
-def _without_password(text: str, password: str) -> str:
-    for form in {password, quote(password, safe="")} - {""}:
-        text = text.replace(form, "***")
-    return text
+        for name in ("password", "sslpassword"):
+            secret = str(parts.get(name) or "")
+            for form in {secret, quote(secret, safe="")} - {""}:
+                said = said.replace(form, "***")
+        raise SourceError(f"{where}: {said}", _remedy(error)) from None
 
 
 def _remedy(error: psycopg.Error) -> str:

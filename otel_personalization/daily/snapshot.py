@@ -39,7 +39,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES
-from otel_personalization.daily.lines import SCHEMA, Lines
+from otel_personalization.daily.lines import NO_JSON, SCHEMA, Lines, in_words
 from otel_personalization.daily.sql import text_of
 from otel_personalization.errors import RemediedError
 from otel_personalization.ndjson import Problem
@@ -88,8 +88,8 @@ class EmptyDayError(Exception):
         problems: Mapping[str, int],
     ) -> None:
         of_days = f" of {', '.join(map(str, sorted(days)))}" if days else ""
-        but = ", ".join(f"{count:,} {kind}" for kind, count in sorted(problems.items()))
-        super().__init__(f"there is no decision{of_days} in the input ({but or 'it is empty'})")
+        but = in_words(problems) or "it is empty"
+        super().__init__(f"there is no decision{of_days} in the input ({but})")
         self.days = tuple(sorted(days))
         self.manifests = manifests
 
@@ -466,7 +466,7 @@ class _Writer:
 
 
 _TOLD_CHARACTERS: Final = 64
-_WORDS: Final = {"no_json": "no JSON", UNDATED: "no readable ts: it belongs to no day"}
+_WORDS: Final = {NO_JSON: "no JSON", UNDATED: "no readable ts: it belongs to no day"}
 
 
 def _checksum(path: Path) -> str:

@@ -177,7 +177,7 @@ def test_lines_that_are_not_counted_are_told_by_file_and_line_and_the_exit_code_
     result = daily("--day", DAY, "--traces", file, "--log", "none", exit_code=3)
     for place in (f"{file}:2", f"{file}:3", f"{file}:4"):
         assert place in result.stderr
-    assert "1 no_json" in result.stderr
+    assert "Not counted: 1 items not a list, 1 no JSON, 1 undated." in result.stderr
     assert rows_of("analytics.personalization_daily")[0]["decisions"] == 1
 
 
