@@ -116,11 +116,15 @@ def test_what_differs_by_few_lists_is_the_same_as_compared_anew(case, data, pack
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_WORTH_PACKING", 0 if packed else 1000)
         patch.setattr(module, "_FEW", math.inf)  # the second and third are taken from the first
+        patch.setattr(module, "MIN_OVERLAP_USERS", 4)  # with interval and percentiles
         overlaps = Overlaps(arrow(lists), k)
         for chosen in choices:
             found = overlaps.of(np.array(chosen))
             expected = overlap_of(arrow([lists[at] for at in chosen]), k)
-            assert vars(found) == pytest.approx(vars(expected), abs=1e-9)
+            found, expected = dict(vars(found)), dict(vars(expected))
+            for figures in (found, expected):
+                figures |= figures.pop("percentiles") or {}
+            assert found == pytest.approx(expected, abs=1e-9)
         assert len(overlaps._compared) <= 1
 
 
