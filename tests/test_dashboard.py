@@ -9,6 +9,7 @@ import json
 import re
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -165,14 +166,19 @@ def test_a_panel_links_to_a_runbook_that_is_there(panel):
     assert (FOLDER / f"{name}.md").is_file()
 
 
-def test_the_alerts_link_to_this_dashboard_and_set_variables_that_it_has():
-    links = {
-        rule["annotations"]["dashboard_url"]
+def alerts() -> list[dict[str, Any]]:
+    """The alerting rules, as Prometheus has them."""
+    return [
+        rule
         for file in (MONITORING / "prometheus" / "rules").glob("*.yaml")
         for group in yaml.safe_load(file.read_text())["groups"]
         for rule in group["rules"]
         if "alert" in rule
-    }
+    ]
+
+
+def test_the_alerts_link_to_this_dashboard_and_set_variables_that_it_has():
+    links = {rule["annotations"]["dashboard_url"] for rule in alerts()}
     assert links
     for link in links:
         address, _, variables = link.partition("?")
@@ -292,13 +298,7 @@ def test_annotations_are_of_the_alerts():
 
 
 def test_every_signal_of_an_alert_is_in_one_annotation_but_for_the_watchdog():
-    signals = {
-        rule["labels"]["signal"]
-        for file in (MONITORING / "prometheus" / "rules").glob("*.yaml")
-        for group in yaml.safe_load(file.read_text())["groups"]
-        for rule in group["rules"]
-        if "alert" in rule
-    }
+    signals = {rule["labels"]["signal"] for rule in alerts()}
     shown = [
         signal
         for name in ("Alerts", "Alerts of the telemetry")

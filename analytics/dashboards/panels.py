@@ -253,26 +253,17 @@ class Maker:
 
 def over_time(expr: str, legend: str, ref_id: str = "A") -> prometheus.Dataquery:
     """PromQL, for each step of the time range."""
-    return (
-        prometheus.Dataquery()
-        .datasource(PROMETHEUS)
-        .expr(expr)
-        .legend_format(legend)
-        .ref_id(ref_id)
-        .range()
-    )
+    return _promql(expr, legend, ref_id).range()
 
 
 def now(expr: str, legend: str, ref_id: str = "A") -> prometheus.Dataquery:
     """PromQL, at the end of the time range, for a number."""
-    return (
-        prometheus.Dataquery()
-        .datasource(PROMETHEUS)
-        .expr(expr)
-        .legend_format(legend)
-        .ref_id(ref_id)
-        .instant()
-    )
+    return _promql(expr, legend, ref_id).instant()
+
+
+def _promql(expr: str, legend: str, ref_id: str) -> prometheus.Dataquery:
+    query = prometheus.Dataquery().datasource(PROMETHEUS).expr(expr)
+    return query.legend_format(legend).ref_id(ref_id)
 
 
 def rows_now(expr: str) -> prometheus.Dataquery:

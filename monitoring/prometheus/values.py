@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +83,7 @@ def check(values: Values) -> None:
     Raises:
         ValuesError: they would not; says which value, and what it can be.
     """
-    _complete(values, yaml.safe_load(VALUES.read_text()))
+    _complete(values, _ours())
     if values["doctor_namespace"] != DOCTOR_NAMESPACE:
         raise ValuesError(
             f"doctor_namespace is {values['doctor_namespace']!r}, and otel-personalization doctor "
@@ -106,6 +107,13 @@ def check(values: Values) -> None:
     for mode in (collaborative["mode"], *collaborative["namespaces"].values()):
         if mode not in MODES:
             raise ValuesError(f"collaborative: {mode!r} is none of {', '.join(MODES)}")
+
+
+@cache
+def _ours() -> Values:
+    """What values.yaml has, whatever it says."""
+    ours: Values = yaml.safe_load(VALUES.read_text())
+    return ours
 
 
 def _complete(values: Values, known: Values, within: str = "") -> None:
