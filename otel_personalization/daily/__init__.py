@@ -6,6 +6,7 @@ Data flows one way, and a module imports only from those above it in this list::
     sql/            the statements, a file each
     lines.py        stored traces, from files or PostgreSQL, as lines of JSON
     snapshot.py     lines -> Parquet partitions ``day=YYYY-MM-DD/``, read by ``sql/decisions.sql``
+    served.py       what was served, counted from those partitions
     overlap.py      Jaccard overlap of users' lists, with its interval
     entropy.py      entropy of what was served, corrected and with its interval
     rollup.py       which rows there are, and which of the finest cells are in each

@@ -16,6 +16,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final
@@ -24,6 +25,7 @@ import duckdb
 import pyarrow as pa
 from typing_extensions import Self
 
+from otel_personalization.daily.served import Served, Wanted, counted, of_statements
 from otel_personalization.daily.snapshot import Manifest
 from otel_personalization.daily.sql import text_of
 
@@ -31,7 +33,7 @@ MEMORY_LIMIT: Final = "1500MB"
 """Of DuckDB; what does not fit is on disk for the time being. Of ten million decisions it does not
 always get on with 1.3 GB: where each belongs is held in memory beside what is counted."""
 MEMORY_AFTERWARDS: Final = "300MB"
-"""Of DuckDB, once what it counted has been read: the rest of 2 GiB is for what is made of it."""
+"""Of DuckDB, once its part is done: the rest of 2 GiB is for what is made of it."""
 BATCH_ROWS: Final = 100_000
 
 
@@ -70,9 +72,11 @@ class Engine(ABC):
     def query(self, name: str, **parameters: object) -> pa.Table:
         """The rows of a statement, without a table."""
 
-    @abstractmethod
-    def release(self) -> None:
-        """Let memory go: nothing large is asked for any more."""
+    def served(self, day: date) -> Served:
+        """What was served on a day, and ``last_decisions``; nothing large is asked for later on."""
+        return of_statements(
+            *(self.query(name, day=day) for name in ("served_items", "served_values", "last_lists"))
+        )
 
     @abstractmethod
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
@@ -158,8 +162,28 @@ class DuckDB(Engine):
     def query(self, name: str, **parameters: object) -> pa.Table:
         return self._connection.sql(self._text(name, parameters)).to_arrow_table()
 
-    def release(self) -> None:
+    def served(self, day: date) -> Served:
         self._connection.execute(f"SET memory_limit = '{MEMORY_AFTERWARDS}'")
+        days = {row[0] for row in self._connection.table("last_decisions").unique("day").fetchall()}
+        read = [manifest for manifest in self._manifests if manifest.day in days | {day}]
+
+        def want(place: int, first: int, last: int) -> Wanted:
+            some = f"day = DATE '{read[place].day}' AND ordinal BETWEEN {first} AND {last}"
+            with self._connection.cursor() as connection:  # one for each thread
+                placed, last_decisions = (
+                    connection.table(name).filter(some).order("ordinal").to_arrow_table()
+                    for name in ("placed", "last_decisions")
+                )
+            if read[place].day != day:
+                placed = placed.slice(0, 0)
+            return Wanted(
+                placed.select(["ordinal", "cell", "users"]), last_decisions.drop_columns(["day"])
+            )
+
+        try:
+            return counted([manifest.data for manifest in read], want)
+        except ValueError as error:
+            raise EngineError(f"{error}; make the snapshot again") from None
 
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
         yield from self._connection.sql(self._text(name, parameters)).to_arrow_reader(BATCH_ROWS)

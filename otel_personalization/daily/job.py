@@ -27,7 +27,7 @@ from otel_personalization.daily.outcomes import (
     quality_of,
     sample_ratio_p_value,
 )
-from otel_personalization.daily.rollup import Cells, Row, rolled_up, users_of
+from otel_personalization.daily.rollup import Cells, Row, UserSets, rolled_up, users_of
 from otel_personalization.daily.snapshot import Manifest
 from otel_personalization.daily.sources import count_sources
 from otel_personalization.daily.tables import (
@@ -93,7 +93,7 @@ class Run:
         ]
 
 
-_TABLES: Final = ("cell_totals", "cell_users", "compared_users")
+_TABLES: Final = ("cell_totals", "cell_users", "compared_users", "last_decisions")
 """Made in this order, of the placed decisions and of each other."""
 
 
@@ -148,7 +148,7 @@ def compute(
         tell(f"{run.day}: {name}")
         return engine.query(name, **parameters)
 
-    rows = _Rows(engine, run, outcomes, read)
+    rows = _Rows(engine, run, outcomes, read, tell)
     return DayTables(
         run.day,
         run.org_id,
@@ -200,6 +200,7 @@ class _Rows:
         run: Run,
         outcomes: Outcomes | None,
         read: Callable[[str], pa.Table],
+        tell: Tell,
     ) -> None:
         self._run = run
         totals = Totals(engine.fetch("cell_totals"))
@@ -209,18 +210,15 @@ class _Rows:
             if not totals.cells.isdisjoint(cells)
         }
         distinct = sorted(set(self._rows.values()))
-        sets = read("user_sets").to_pylist()
-        there = users_of([(users["there"], users["users"]) for users in sets], distinct)
-        listed = users_of([(users["listed"], users["users"]) for users in sets], distinct)
-        self._users = dict(zip(distinct, there, strict=True))
-        eligible = dict(zip(distinct, listed, strict=True))
-        # What is served takes most memory to count, and lists are the largest of what is read.
-        exposure = Exposure(read("served_items"), read("served_values"))
+        sets = UserSets.of(read("user_sets"))
+        self._users = dict(zip(distinct, users_of(sets.there, distinct), strict=True))
+        eligible = dict(zip(distinct, users_of(sets.listed, distinct), strict=True))
         settings = Settings(read("cell_settings"))
-        last_lists = read("last_lists")
-        engine.release()
-        lists = Lists(last_lists, run.k, run.window_days)
-        del last_lists
+        tell(f"{run.day}: what was served")
+        served = engine.served(run.day)
+        exposure = Exposure(served.items, served.values)
+        lists = Lists(served.lists, run.k, run.window_days)
+        del served
         self._totals = _Memo(totals.of)
         self._totals.fill(distinct)
         self._overlap = self._compare_lists(lists, eligible)
@@ -237,9 +235,7 @@ class _Rows:
             items = engine.fetch("outcome_items")
             self._outcomes = _Memo(Clicks(items).of)
             self._outcomes.fill(distinct)
-            several = self._compare_arms(
-                Arms([(users["there"], users["users"]) for users in sets], engine.fetch("cells"))
-            )
+            several = self._compare_arms(Arms(sets.there, engine.fetch("cells")))
             (of_day,) = engine.fetch("outcome_totals")["outcomes"].to_pylist()
             self.outcome_quality = quality_of(outcomes, of_day, items, several)
 

@@ -87,7 +87,7 @@ class Lists:
     """The last lists of users.
 
     Args:
-        table: of ``sql/last_lists.sql``.
+        table: `Served.lists`.
         k: how many distinct items of a list are compared at most.
         window_days: days from which they are taken.
     """
@@ -142,14 +142,13 @@ def first_distinct(items: pa.ListArray, k: int) -> pa.ListArray:
     """The first k distinct items of each list, those without an id left out.
 
     Args:
-        items: lists of structs with an ``item_id``.
-
+        items: lists of anything that tells items apart, or null.
         k: items of a list.
 
     Returns:
         Lists of numbers that stand for items.
     """
-    encoded = items.flatten().field("item_id").dictionary_encode()
+    encoded = items.flatten().dictionary_encode()
     lengths = pc.list_value_length(items).to_numpy().astype(np.int64)
     owner = np.repeat(np.arange(len(items)), lengths)
     known = encoded.is_valid().to_numpy(zero_copy_only=False)
@@ -194,17 +193,19 @@ class Exposure:
     """How often items, brands and categories were served.
 
     Args:
-        items: of ``sql/served_items.sql``.
-        values: of ``sql/served_values.sql``.
+        items: `Served.items`.
+        values: `Served.values`.
     """
 
-    def __init__(self, items: pa.Table, values: pa.Table) -> None:
+    def __init__(self, items: pa.Table, values: Mapping[str, pa.Table]) -> None:
         self._items = ByCell(items)
         self._item_codes = _codes(self._items.table["item_id"])
         self._item_counts = self._items.table["served"].to_numpy()
-        self._values = ByCell(values)
-        self._users, self._served = (values[name].to_numpy() for name in ("users", "served"))
-        self._codes = {kind: _codes(values[kind]) for kind in DIMENSIONS}
+        self._values = {kind: ByCell(table) for kind, table in values.items()}
+        self._columns = {
+            kind: (table["users"].to_numpy(), _codes(table["value"]), table["served"].to_numpy())
+            for kind, table in values.items()
+        }
 
     def of(self, cells: Cells, served_items: int) -> dict[str, Any]:
         """Exposure of items and entropies.
@@ -220,11 +221,10 @@ class Exposure:
             "top10_exposure_share": _ratio(int(top.sum()), served_items),
             "catalog_items": int(np.count_nonzero(counts)),
         }
-        rows = self._values.rows(cells)
         for kind in DIMENSIONS:
-            known = rows[self._codes[kind][rows] >= 0]
-            served = self._served[known]
-            entropy = entropy_of(self._users[known], self._codes[kind][known], served)
+            rows = self._values[kind].rows(cells)
+            users, codes, served = (column[rows] for column in self._columns[kind])
+            entropy = entropy_of(users, codes, served)
             column = f"entropy_{kind}"
             found[f"{column}_known_share"] = _ratio(int(served.sum()), served_items)
             found[f"{column}_reliable"] = entropy is not None and entropy.reliable
@@ -242,12 +242,12 @@ class Exposure:
 
 
 def _codes(values: pa.ChunkedArray) -> _Integers:
-    """Numbers in the order of the values, whatever that of the rows; -1 where there is none."""
+    """Numbers in the order of the values, whatever that of the rows; there is no null."""
     encoded = values.combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
-    code = np.full(len(order) + 1, -1)
+    code = np.empty(len(order), np.int64)
     code[order] = np.arange(len(order))
-    of_rows: _Integers = code[encoded.indices.fill_null(len(order)).to_numpy()]
+    of_rows: _Integers = code[encoded.indices.to_numpy()]
     return of_rows
 
 

@@ -413,24 +413,23 @@ class Arms:
     """The users of the variants of experiments. Decisions without a variant are in no arm.
 
     Args:
-        sets: the cells that a user was in, with the number of users of whom that is so.
+        sets: `rollup.UserSets.there`.
         cells: of ``sql/cells.sql``.
     """
 
-    def __init__(self, sets: Iterable[tuple[Sequence[int] | None, int]], cells: pa.Table) -> None:
-        kept = [(members, users) for members, users in sets if members]
-        self._users = np.array([users for _, users in kept], np.int64)
+    def __init__(self, sets: Sequence[tuple[Cells, int]], cells: pa.Table) -> None:
+        self._users = np.array([users for _, users in sets], np.int64)
         variants = cells["variant"].combine_chunks().dictionary_encode()
         names = variants.dictionary.to_pylist()
         self._variants = len(names)
         self._none = names.index(NONE) if NONE in names else -1
         variant_of = dict(zip(cells["cell"].to_pylist(), variants.indices.to_pylist(), strict=True))
-        members = [cell for one, _ in kept for cell in one]
+        members = [cell for one, _ in sets for cell in one]
         self._by_cell = ByCell(
             pa.table(
                 {
                     "cell": pa.array(members, pa.int64()),
-                    "set": np.repeat(np.arange(len(kept)), [len(one) for one, _ in kept]),
+                    "set": np.repeat(np.arange(len(sets)), [len(one) for one, _ in sets]),
                     "variant": pa.array([variant_of[cell] for cell in members], pa.int64()),
                 }
             )

@@ -7,7 +7,7 @@ cells. Rows of the same cells (``all`` and the only device there is) are compute
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -77,19 +77,39 @@ class ByCell:
         )
 
 
-def users_of(sets: Iterable[tuple[Sequence[int] | None, int]], rows: Sequence[Cells]) -> list[int]:
+class UserSets(NamedTuple):
+    """Sets of cells, each ascending and not empty, with the number of users of whom it is so."""
+
+    there: list[tuple[Cells, int]]
+    """Where they were on the day."""
+    listed: list[tuple[Cells, int]]
+    """Where they had a list in the window."""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> UserSets:
+        """The sets of ``sql/user_sets.sql``."""
+        found = cls([], [])
+        for marks, users in zip(
+            table["marks"].to_pylist(), table["users"].to_pylist(), strict=True
+        ):
+            for sets, bit in ((found.there, 2), (found.listed, 1)):
+                if members := tuple(mark >> 2 for mark in marks if mark & bit):
+                    sets.append((members, users))
+        return found
+
+
+def users_of(sets: Sequence[tuple[Cells, int]], rows: Sequence[Cells]) -> list[int]:
     """How many users are in any of the cells of each row.
 
     Args:
-        sets: the cells that a user was in, ascending, with the number of users of whom that is so.
+        sets: one of `UserSets`.
         rows: the cells of each row.
     """
-    kept = [(cells, users) for cells, users in sets if cells]
-    if not kept or not rows:
+    if not sets or not rows:
         return [0] * len(rows)
-    width = 1 + max(*(cells[-1] for cells, _ in kept), *(cells[-1] for cells in rows), 0)
-    incidence = _incidence([cells for cells, _ in kept], width)
-    users = np.array([users for _, users in kept], np.int64)
+    width = 1 + max(*(cells[-1] for cells, _ in sets), *(cells[-1] for cells in rows), 0)
+    incidence = _incidence([cells for cells, _ in sets], width)
+    users = np.array([users for _, users in sets], np.int64)
     counted: list[int] = []
     for part in _parts(rows, 512):
         shared = incidence @ _incidence(part, width).T

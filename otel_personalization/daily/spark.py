@@ -115,9 +115,6 @@ class Spark(Engine):
     def query(self, name: str, **parameters: object) -> pa.Table:
         return self._session.sql(self._text(name, parameters)).toArrow()
 
-    def release(self) -> None:
-        """Nothing: Spark's memory is its own process's."""
-
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
         # Spark hands out all of a result at once, or row by row, at 40,000 rows a second. What it
         # sorted are partitions, one after the other; each of them is a result of its own.

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from otel_personalization.daily.measures import first_distinct
 from otel_personalization.daily.sources import Place, count_sources
 
-ITEMS = pa.list_(pa.struct([("item_id", pa.string())]))
 BATCH = pa.schema(
     [
         ("cell", pa.int32()),
@@ -24,7 +23,7 @@ few = st.sampled_from(["a", "b", "c", "é"])
     st.integers(1, 4),
 )
 def test_the_first_distinct_items_of_each_list_are_kept_in_their_order(lists, k):
-    items = pa.array([[{"item_id": item} for item in of] for of in lists], ITEMS)
+    items = pa.array(lists, pa.list_(pa.string()))
     found = first_distinct(items, k).to_pylist()
     expected = [[*dict.fromkeys(item for item in of if item is not None)][:k] for of in lists]
     names = {}
