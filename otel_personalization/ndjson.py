@@ -62,7 +62,7 @@ def lines(
             try:
                 line = content.readline()
             except _DAMAGES as error:
-                note(_damage(file, number, error))
+                note(Problem(str(file), number, _damage(error)))
                 return
             if not line:
                 return
@@ -74,19 +74,19 @@ def lines(
 
 def blocks(
     file: Path,
-    note_damage: Callable[[Problem], None],
-    note_line: Callable[[Problem], None],
+    note_damage: Callable[[str], None],
+    note_line: Callable[[str], None],
     progress: Progress | None = None,
     *,
     block_bytes: int = BLOCK_BYTES,
     max_line_bytes: int = MAX_LINE_BYTES,
-) -> Iterator[tuple[int, bytes]]:
-    """The same lines, blank ones among them, many at a time: the number of the first, and all.
+) -> Iterator[bytes]:
+    """The same lines, blank ones among them, many at a time. Who reads them counts them.
 
     Args:
         file: what to read.
-        note_damage: is told of a damaged gzip, whose rest is not read.
-        note_line: is told of a line that is too long, which is left out.
+        note_damage: is told what is wrong with a damaged gzip, whose rest is not read.
+        note_line: is told what is wrong with the next line, which is left out: it is too long.
         progress: see `Progress`.
         block_bytes: of a block, about.
         max_line_bytes: of a line, about. So no block has more than both together.
@@ -95,9 +95,10 @@ def blocks(
         OSError: it cannot be opened or read.
     """
     with _opened(file) as (raw, content):
-        number = 1
-        held: list[bytes] = []  # joined once: to append to bytes would copy a long line for each
-        held_bytes = unfinished_bytes = 0
+        # Pieces are joined once: to append to bytes would copy a long line for each.
+        whole: list[bytes | memoryview] = []  # lines
+        unfinished: list[bytes | memoryview] = []  # the beginning of one
+        whole_bytes = unfinished_bytes = 0
         is_in_long_line = False
         damage = None
         while True:
@@ -113,33 +114,26 @@ def blocks(
                 if not newline:
                     continue
                 is_in_long_line = False
-                number += 1
-            held.append(piece)
-            held_bytes += len(piece)
-            end = piece.rfind(b"\n") + 1
-            unfinished_bytes = len(piece) - end if end else unfinished_bytes + len(piece)
+            if end := piece.rfind(b"\n") + 1:
+                whole += [*unfinished, memoryview(piece)[:end]]
+                whole_bytes += unfinished_bytes + end
+                unfinished, unfinished_bytes = [], 0
+            unfinished.append(memoryview(piece)[end:])
+            unfinished_bytes += len(piece) - end
             is_in_long_line = unfinished_bytes > max_line_bytes
-            if is_in_long_line or (end and held_bytes >= block_bytes):
-                content_held = b"".join(held)
-                whole = content_held[: held_bytes - unfinished_bytes]
-                if whole:
-                    yield number, whole
-                    number += whole.count(b"\n")
-                    if progress is not None:
-                        progress(file, raw.tell() if raw.seekable() else 0)
-                if is_in_long_line:
-                    what = f"longer than {max_line_bytes:,} bytes; it was not read"
-                    note_line(Problem(str(file), number, what))
-                    unfinished_bytes = 0
-                held = [content_held[held_bytes - unfinished_bytes :]]
-                held_bytes = unfinished_bytes
-        rest = b"".join(held)
-        if damage is not None:  # what is unfinished is not a line
-            rest = rest[: held_bytes - unfinished_bytes]
-        if rest:
-            yield number, rest
+            if whole and (is_in_long_line or whole_bytes + unfinished_bytes >= block_bytes):
+                yield b"".join(whole)
+                whole, whole_bytes = [], 0
+                if progress is not None:
+                    progress(file, raw.tell() if raw.seekable() else 0)
+            if is_in_long_line:
+                note_line(f"longer than {max_line_bytes:,} bytes; it was not read")
+                unfinished, unfinished_bytes = [], 0
+        # What is unfinished where a gzip is damaged is not a line.
+        if rest := b"".join(whole if damage else [*whole, *unfinished]):
+            yield rest
         if damage is not None:
-            note_damage(_damage(file, number + rest.count(b"\n"), damage))
+            note_damage(_damage(damage))
 
 
 _LINES_A_STEP: Final = 100
@@ -148,9 +142,8 @@ _READ_BYTES: Final = {True: 1 << 20, False: 8 << 10}
 _DAMAGES: Final = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
-def _damage(file: Path, number: int, error: Exception) -> Problem:
-    what = f"the gzip stream is damaged; nothing after was read: {error}"
-    return Problem(str(file), number, what)
+def _damage(error: Exception) -> str:
+    return f"the gzip stream is damaged; nothing after was read: {error}"
 
 
 @contextmanager

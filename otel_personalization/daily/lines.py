@@ -128,18 +128,18 @@ class FileLines:
         self._progress = progress
         self._begins: list[int] = []
         """Of each file that was opened, the ordinal of its first line."""
+        self._next = 0
+        """The ordinal of the line that is to be read."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Lines`."""
-        end = 0
         for file in self._files:
-            begin = end
-            self._begins.append(begin)
-            for number, block in ndjson.blocks(
-                file, self._note_damage, self._note_line, self._progress
+            self._begins.append(self._next)
+            for block in ndjson.blocks(
+                file, self._note_damage, self._note_long_line, self._progress
             ):
-                batch, count = _batch(block, begin + number - 1, self._note_encoding)
-                end = begin + number - 1 + count
+                batch, count = _batch(block, self._next, self._note_encoding)
+                self._next += count
                 yield batch
 
     def place_of(self, ordinal: int) -> tuple[str, int]:
@@ -147,14 +147,18 @@ class FileLines:
         index = bisect_right(self._begins, ordinal) - 1
         return str(self._files[index]), ordinal - self._begins[index] + 1
 
-    def _note_damage(self, problem: Problem) -> None:
-        self.problems.note(DAMAGED, self._begins[-1] + problem.line - 1, problem)
+    def _note_damage(self, what: str) -> None:
+        self._note(DAMAGED, self._next, what)
 
-    def _note_line(self, problem: Problem) -> None:
-        self.problems.note(NO_JSON, self._begins[-1] + problem.line - 1, problem)
+    def _note_long_line(self, what: str) -> None:
+        self._note(NO_JSON, self._next, what)
+        self._next += 1
 
     def _note_encoding(self, ordinal: int, error: UnicodeDecodeError) -> None:
-        self._note_line(Problem(*self.place_of(ordinal), f"no JSON: {error}"))
+        self._note(NO_JSON, ordinal, f"no JSON: {error}")
+
+    def _note(self, kind: str, ordinal: int, what: str) -> None:
+        self.problems.note(kind, ordinal, Problem(*self.place_of(ordinal), what))
 
 
 def _batch(
@@ -167,20 +171,21 @@ def _batch(
         first: ordinal of its first line.
         note_encoding: is told of a line that is no UTF-8, by its ordinal.
     """
-    content = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(content == ord("\n")) + 1
-    if not block.endswith(b"\n"):
-        ends = np.append(ends, len(block))
-    offsets = np.zeros(len(ends) + 1, np.int32)
-    offsets[1:] = ends
-    ordinals = np.arange(first, first + len(ends))
+    bounds = [0]
+    while end := block.find(b"\n", bounds[-1]) + 1:
+        bounds.append(end)
+    if bounds[-1] < len(block):
+        bounds.append(len(block))
+    count = len(bounds) - 1
+    offsets = np.array(bounds, np.int32)
+    ordinals = np.arange(first, first + count)
     # As a rule they need not be looked at one by one: the block is the batch's memory.
-    heads = content[offsets[:-1]]
-    lines = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(block))
+    heads = np.frombuffer(block, np.uint8)[offsets[:-1]]
+    lines = pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(block))
     if np.isin(heads, _ODD_HEADS).any() or not _is_text(lines):
         texts = []
         kept = []
-        for ordinal, line in enumerate(block.split(b"\n")[: len(ends)], first):
+        for ordinal, line in enumerate(block.split(b"\n")[:count], first):
             if line.isspace() or not line:
                 continue
             try:
@@ -190,7 +195,7 @@ def _batch(
                 note_encoding(ordinal, error)
         lines = pa.array(texts, pa.string())
         ordinals = np.array(kept, np.int64)
-    return pa.record_batch([lines, pa.array(ordinals, pa.int64())], schema=SCHEMA), len(ends)
+    return pa.record_batch([lines, pa.array(ordinals, pa.int64())], schema=SCHEMA), count
 
 
 # A line that begins so may be blank, or have a byte order mark before it.

@@ -280,7 +280,15 @@ _SHAPE: Final[dict[str, Any]] = {
 }
 """What ``sql/decisions.sql`` reads of a trace."""
 _SPACE: Final = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
-_MACROS: Final = ("count_of", "instant_of", "number_of", "trimmed", "text_of", "label_of")
+_MACROS: Final = (
+    "count_of",
+    "how_many",
+    "instant_of",
+    "number_of",
+    "trimmed",
+    "text_of",
+    "label_of",
+)
 _BATCH_ROWS: Final = 10_000
 
 
@@ -424,8 +432,10 @@ class _Writer:
             batch = batch.filter(pc.invert(is_problem))
         batch = batch.drop_columns(["problem"])
         days = pc.floor_temporal(batch["ts"], unit="day")
-        for midnight in pc.unique(days):
-            rows = batch.filter(pc.equal(days, midnight))
+        midnights = pc.unique(days)
+        for midnight in midnights:
+            # As a rule there is but one, and nothing to choose: that would copy every row.
+            rows = batch if len(midnights) == 1 else batch.filter(pc.equal(days, midnight))
             day = midnight.as_py().date()
             if self.days is not None and day not in self.days:
                 self.other_days += len(rows)

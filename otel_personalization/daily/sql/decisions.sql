@@ -17,11 +17,10 @@ typed AS (
     SELECT
         *,
         trimmed(trace.ts, getvariable('space')) AS ts_text,
-        trace.final_items IS NULL
-            OR len(list_filter(
-                trace.final_items,
-                lambda item: item.item_id IS NULL OR item.item_id[1] IN ('{', '[')
-            )) > 0 AS is_odd
+        coalesce(len(list_filter(
+            trace.final_items,
+            lambda item: item.item_id IS NULL OR item.item_id[1] IN ('{', '[')
+        )) > 0, false) AS has_odd_items
     FROM parsed
 ),
 judged AS (
@@ -41,7 +40,9 @@ judged AS (
         END AS ts,
         CASE
             WHEN trace IS NULL AND NOT json_valid(line) THEN 'no_json'
-            WHEN NOT is_odd THEN NULL
+            WHEN trace.final_items IS NOT NULL AND NOT has_odd_items THEN NULL
+            -- As an empty list is mostly written; the line is looked through once, not three times.
+            WHEN trace.final_items IS NULL AND json_type(line, '$.final_items') = 'NULL' THEN NULL
             WHEN json_type(line) <> 'OBJECT' THEN 'not_a_trace'
             WHEN json_type(line, '$.final_items') NOT IN ('ARRAY', 'NULL') THEN 'items_not_a_list'
             WHEN list_has_any(
@@ -49,28 +50,33 @@ judged AS (
                 ['ARRAY', 'VARCHAR', 'BOOLEAN', 'NULL', 'BIGINT', 'UBIGINT', 'HUGEINT', 'DOUBLE']
             ) THEN 'item_not_an_object'
         END AS malformed,
+        trace.final_items AS items,
         CASE
-            WHEN NOT is_odd THEN trace.final_items
-            ELSE list_transform(
+            WHEN has_odd_items THEN list_transform(
                 trace.final_items,
-                lambda item, position: struct_pack(
-                    item_id := CASE
-                        WHEN json_type(line, '$.final_items[' || (position - 1) || '].item_id')
-                            NOT IN ('OBJECT', 'ARRAY') THEN item.item_id
-                    END,
-                    reasons := item.reasons,
-                    personalized := item.personalized,
-                    cold_start := item.cold_start
-                )
+                lambda item, position: CASE
+                    WHEN json_type(line, '$.final_items[' || (position - 1) || '].item_id')
+                        NOT IN ('OBJECT', 'ARRAY') THEN item.item_id
+                END
             )
-        END AS items
+            ELSE list_transform(trace.final_items, lambda item: item.item_id)
+        END AS ids,
+        trace.extras.personalized_items AS boosted,
+        map_keys(trace.caps) AS capped_ids,
+        list_transform(
+            map_values(trace.caps),
+            lambda cap: struct_pack(
+                brand := label_of(cap.brand.value, getvariable('space')),
+                category := label_of(cap.category.value, getvariable('space'))
+            )
+        ) AS capped_labels
     FROM typed
 ),
 evident AS (
     SELECT
         *,
         CASE
-            WHEN extras.personalized_items IS NOT NULL THEN 'members'
+            WHEN boosted IS NOT NULL THEN 'members'
             WHEN len(list_filter(items, lambda item: item.personalized IN ('true', 'false'))) > 0
                 THEN 'flags'
             WHEN len(list_filter(
@@ -78,10 +84,16 @@ evident AS (
             )) > 0 THEN 'reasons'
             ELSE 'stamp'
         END AS evidence,
-        list_transform(items, lambda item: item.item_id) AS ids,
         list_filter(
-            trace.mmr_info,
-            lambda pick: left(CAST(pick.item_id AS VARCHAR), 1) NOT IN ('{', '[')
+            list_transform(
+                trace.mmr_info,
+                lambda pick: struct_pack(
+                    is_one := left(CAST(pick.item_id AS VARCHAR), 1) NOT IN ('{', '['),
+                    brand_cap_hit := pick.brand_cap_hit = 'true',
+                    category_cap_hit := pick.category_cap_hit = 'true'
+                )
+            ),
+            lambda pick: pick.is_one
         ) AS picks
     FROM judged
 ),
@@ -89,16 +101,17 @@ marked AS (
     SELECT
         *,
         CASE evidence
-            -- Few of the boosted candidates were served: to look for each item among all of them
-            -- takes longer.
-            WHEN 'members' THEN list_intersect(ids, extras.personalized_items)
-            WHEN 'flags' THEN list_transform(
-                list_filter(items, lambda item: item.personalized = 'true'),
-                lambda item: item.item_id
+            WHEN 'members' THEN list_filter(ids, lambda id: list_contains(boosted, id))
+            WHEN 'flags' THEN list_where(
+                ids,
+                list_transform(items, lambda item: coalesce(item.personalized = 'true', false))
             )
-            WHEN 'reasons' THEN list_transform(
-                list_filter(items, lambda item: list_contains(item.reasons, '"personalization"')),
-                lambda item: item.item_id
+            WHEN 'reasons' THEN list_where(
+                ids,
+                list_transform(
+                    items,
+                    lambda item: coalesce(list_contains(item.reasons, '"personalization"'), false)
+                )
             )
             ELSE []
         END AS personalized_ids
@@ -144,19 +157,16 @@ SELECT
     ) AS variant,
     coalesce(len(items), 0) AS served_items,
     coalesce(len(list_filter(ids, lambda id: id IS NOT NULL)), 0) AS identified_items,
-    -- Ids that come twice count by position.
     coalesce(
-        CASE
-            WHEN evidence = 'stamp'
-                THEN count_of(extras.personalized_items_count, len(items))
-            WHEN evidence <> 'members' OR list_unique(ids) = len(ids) THEN len(personalized_ids)
-            ELSE len(list_filter(ids, lambda id: list_contains(personalized_ids, id)))
+        CASE evidence
+            WHEN 'stamp' THEN count_of(extras.personalized_items_count, len(items))
+            ELSE len(personalized_ids)
         END,
         0
     ) AS personalized_items,
     CASE
         -- As a rule the first reason is text that begins with a visible character.
-        WHEN reasons_surfaced THEN coalesce(len(list_filter(
+        WHEN reasons_surfaced THEN how_many(list_transform(
             items,
             lambda item: CASE
                 WHEN regexp_matches(CAST(item.reasons[1] AS VARCHAR), '^"[!#-[\]-~]') THEN true
@@ -164,7 +174,7 @@ SELECT
                     item.reasons, lambda reason: text_of(reason, getvariable('space')) IS NOT NULL
                 )) > 0
             END
-        )), 0)
+        ))
         ELSE 0
     END AS reason_items,
     CASE WHEN reasons_surfaced THEN coalesce(len(items), 0) ELSE 0 END AS reason_requested_items,
@@ -175,32 +185,33 @@ SELECT
     )), 0) AS cold_start_items,
     coalesce(
         list_transform(
-            -- Looked up once: where a macro is, it takes its value several times.
             list_transform(
-                items,
-                lambda item: struct_pack(item_id := item.item_id, cap := trace.caps[item.item_id])
+                ids,
+                lambda id: struct_pack(
+                    item_id := id, labels := capped_labels[list_position(capped_ids, id)]
+                )
             ),
             lambda item: struct_pack(
                 item_id := item.item_id,
-                brand := label_of(item.cap.brand.value, getvariable('space')),
-                category := label_of(item.cap.category.value, getvariable('space'))
+                brand := item.labels.brand,
+                category := item.labels.category
             )
         ),
         []
     ) AS items,
     coalesce(personalized_ids, []) AS personalized_ids,
     coalesce(
-        list_transform(
-            list_filter(
+        list_filter(
+            list_transform(
                 map_entries(extras.candidate_sources),
-                lambda entry: entry.key <> ''
-                    AND NOT list_contains(getvariable('stages'), entry.key)
-                    AND count_of(entry.value.count, getvariable('most_candidates')) IS NOT NULL
+                lambda entry: struct_pack(
+                    source := entry.key,
+                    candidates := count_of(entry.value.count, getvariable('most_candidates'))
+                )
             ),
-            lambda entry: struct_pack(
-                source := entry.key,
-                candidates := count_of(entry.value.count, getvariable('most_candidates'))
-            )
+            lambda entry: entry.candidates IS NOT NULL
+                AND entry.source <> ''
+                AND NOT list_contains(getvariable('stages'), entry.source)
         ),
         []
     ) AS sources,
@@ -210,8 +221,8 @@ SELECT
     number_of(trace.effective_config.profile_boost) AS profile_boost,
     number_of(trace.effective_config.mmr_lambda) AS mmr_lambda,
     coalesce(len(picks), 0) AS mmr_picks,
-    coalesce(len(list_filter(picks, lambda pick: pick.brand_cap_hit = 'true')), 0)
+    coalesce(len(list_filter(picks, lambda pick: pick.brand_cap_hit)), 0)
         AS brand_cap_hits,
-    coalesce(len(list_filter(picks, lambda pick: pick.category_cap_hit = 'true')), 0)
+    coalesce(len(list_filter(picks, lambda pick: pick.category_cap_hit)), 0)
         AS category_cap_hits
 FROM marked
