@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -232,13 +233,16 @@ def profile(place: Path) -> None:
     clock.seconds["import"] = time.process_time() - began
 
     class Timed(engines.DuckDB):
-        """Times each statement by its name."""
+        """Times each statement by its name, and what is counted without one."""
 
         def make(self, name: str, **parameters: object) -> None:
             clock.timed(super().make, f"{name}.sql", time.process_time)(name, **parameters)
 
         def query(self, name: str, **parameters: object) -> Any:
             return clock.timed(super().query, f"{name}.sql", time.process_time)(name, **parameters)
+
+        def served(self, day: date) -> Any:
+            return clock.timed(super().served, "served.py", time.process_time)(day)
 
     def time_of(owner: Any, name: str, step: str, by: Callable[[], float]) -> None:
         setattr(owner, name, clock.timed(getattr(owner, name), step, by))
