@@ -165,23 +165,20 @@ class DuckDB(Engine):
     def served(self, day: date) -> Served:
         self._connection.execute(f"SET memory_limit = '{MEMORY_AFTERWARDS}'")
         days = {row[0] for row in self._connection.table("last_decisions").unique("day").fetchall()}
-        read = [manifest for manifest in self._manifests if manifest.day in days | {day}]
+        day_of = {one.data: one.day for one in self._manifests if one.day in days | {day}}
 
-        def want(place: int, first: int, last: int) -> Wanted:
-            some = f"day = DATE '{read[place].day}' AND ordinal BETWEEN {first} AND {last}"
+        def want(file: Path, first: int, last: int) -> Wanted:
+            some = f"day = DATE '{day_of[file]}' AND ordinal BETWEEN {first} AND {last}"
             with self._connection.cursor() as connection:  # one for each thread
-                placed, last_decisions = (
-                    connection.table(name).filter(some).order("ordinal").to_arrow_table()
-                    for name in ("placed", "last_decisions")
+                placed = connection.table("placed").filter(f"{some} AND day = DATE '{day}'")
+                last_decisions = connection.table("last_decisions").filter(some)
+                return Wanted(
+                    placed.select("ordinal, cell, users").order("ordinal").to_arrow_table(),
+                    last_decisions.select("* EXCLUDE (day)").order("ordinal").to_arrow_table(),
                 )
-            if read[place].day != day:
-                placed = placed.slice(0, 0)
-            return Wanted(
-                placed.select(["ordinal", "cell", "users"]), last_decisions.drop_columns(["day"])
-            )
 
         try:
-            return counted([manifest.data for manifest in read], want)
+            return counted(list(day_of), want)
         except ValueError as error:
             raise EngineError(f"{error}; make the snapshot again") from None
 

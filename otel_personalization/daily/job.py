@@ -28,6 +28,7 @@ from otel_personalization.daily.outcomes import (
     sample_ratio_p_value,
 )
 from otel_personalization.daily.rollup import Cells, Row, UserSets, rolled_up, users_of
+from otel_personalization.daily.served import USER_GROUPS
 from otel_personalization.daily.snapshot import Manifest
 from otel_personalization.daily.sources import count_sources
 from otel_personalization.daily.tables import (
@@ -131,7 +132,7 @@ def compute(
     tell(f"{run.day}: cells")
     engine.make("cells")
     tell(f"{run.day}: cells of decisions")
-    engine.make("placed")
+    engine.make("placed", user_groups=USER_GROUPS)
     engine.define("window_decisions")
     for name in _TABLES:
         tell(f"{run.day}: {name}")

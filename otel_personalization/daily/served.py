@@ -26,11 +26,13 @@ import pyarrow.parquet as pq
 from otel_personalization.daily.tables import DIMENSIONS
 
 USER_GROUPS: Final = 256
-"""Groups that ``sql/placed.sql`` puts users into."""
+"""Into which ``sql/placed.sql`` puts users."""
 
 _THREADS: Final = 2
 _ITEM: Final = "item_id"
 _COLUMNS: Final = (_ITEM, *DIMENSIONS)
+_PLACE: Final = "items.list.element.{}"
+"""Of a column in a file."""
 _NONE: Final = -1
 _CODE_BITS: Final = 32
 _FEW: Final = 1 << 20
@@ -88,8 +90,8 @@ class Wanted(NamedTuple):
     """Those whose lists are wanted: ordinal, cell, user_order, user_rest, ts."""
 
 
-Want = Callable[[int, int, int], Wanted]
-"""Says what is wanted of the place of a file, and of its ordinals from one to another."""
+Want = Callable[[Path, int, int], Wanted]
+"""Says what is wanted of a file, of its ordinals from one to another."""
 
 
 def counted(files: Sequence[Path], want: Want) -> Served:
@@ -103,13 +105,11 @@ def counted(files: Sequence[Path], want: Want) -> Served:
         ValueError: the ordinals of a file do not ascend, or it has not what is wanted.
     """
     groups = (
-        (place, number)
-        for place, file in enumerate(files)
-        for number in range(pq.read_metadata(file).num_row_groups)
+        (file, number) for file in files for number in range(pq.read_metadata(file).num_row_groups)
     )
     counts = {name: _Counts() for name in _COLUMNS}
     lists = []
-    for part in _side_by_side(lambda group: _part(files[group[0]], *group, want, counts), groups):
+    for part in _side_by_side(lambda group: _part(*group, want, counts), groups):
         for name, served in part.served.items():
             counts[name].add(*served)
         lists.append(part.lists)
@@ -147,17 +147,15 @@ class _Part(NamedTuple):
     """See `Served.lists`; items are numbers."""
 
 
-def _part(file: Path, place: int, number: int, want: Want, counts: Mapping[str, _Counts]) -> _Part:
-    columns = [f"items.list.element.{name}" for name in _COLUMNS]
-    rows = (
-        pq.ParquetFile(file, read_dictionary=columns)
-        .read_row_group(number, ["ordinal", "decision_id", *columns], use_threads=False)
-        .combine_chunks()
-    )
-    ordinals = rows["ordinal"].to_numpy()
+def _part(file: Path, number: int, want: Want, counts: Mapping[str, _Counts]) -> _Part:
+    group = pq.ParquetFile(file, read_dictionary=[_PLACE.format(name) for name in _COLUMNS])
+    ordinals = group.read_row_group(number, ["ordinal"])["ordinal"].to_numpy()
     if np.any(np.diff(ordinals) <= 0):
         raise ValueError(f"the ordinals of {file} do not ascend")
-    wanted = want(place, int(ordinals[0]), int(ordinals[-1]))
+    wanted = want(file, int(ordinals[0]), int(ordinals[-1]))
+    names = _COLUMNS if len(wanted.counted) else (_ITEM,)  # of other days lists alone are wanted
+    columns = ["decision_id", *(_PLACE.format(name) for name in names)]
+    rows = group.read_row_group(number, columns, use_threads=False)
     at, at_last = (_places(ordinals, table["ordinal"].to_numpy(), file) for table in wanted)
     items = rows["items"].combine_chunks()
     lengths = pc.list_value_length(items).to_numpy()
@@ -166,13 +164,13 @@ def _part(file: Path, place: int, number: int, want: Want, counts: Mapping[str, 
     cell[at] = wanted.counted["cell"].to_numpy()
     users = np.full(len(ordinals), _NONE)
     users[at] = cell[at] * USER_GROUPS + wanted.counted["users"].to_numpy()
-    codes = {name: counts[name].codes_of(flat.field(name)) for name in _COLUMNS}
+    codes = {name: counts[name].codes_of(flat.field(name)) for name in names}
     lists = wanted.last.append_column(
         "decision_id", rows["decision_id"].take(at_last).fill_null("")
     )
     ids = pa.array(codes[_ITEM], mask=codes[_ITEM] == _NONE)
     return _Part(
-        {name: _runs(cell if name == _ITEM else users, lengths, codes[name]) for name in _COLUMNS},
+        {name: _runs(cell if name == _ITEM else users, lengths, codes[name]) for name in names},
         lists.append_column("items", _lists_of(lengths, ids).take(at_last)),
     )
 

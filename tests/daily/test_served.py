@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,8 +62,8 @@ def test_each_item_of_each_decision_counts_once_over_all_row_groups(
         row_group_size=group_rows,
     )
 
-    def want(place: int, first: int, last: int) -> Wanted:
-        assert place == 0
+    def want(of: Path, first: int, last: int) -> Wanted:
+        assert of == file
         some = [row for row in rows if first <= row["ordinal"] <= last]
         user = {"user_order": 7, "user_rest": 8, "ts": NOON}
         return Wanted(

@@ -17,10 +17,10 @@ typed AS (
     SELECT
         *,
         trimmed(trace.ts, getvariable('space')) AS ts_text,
-        coalesce(len(list_filter(
+        how_many(list_transform(
             trace.final_items,
             lambda item: item.item_id IS NULL OR item.item_id[1] IN ('{', '[')
-        )) > 0, false) AS has_odd_items
+        )) > 0 AS has_odd_items
     FROM parsed
 ),
 judged AS (
@@ -77,9 +77,10 @@ evident AS (
         *,
         CASE
             WHEN boosted IS NOT NULL THEN 'members'
-            WHEN len(list_filter(items, lambda item: item.personalized IN ('true', 'false'))) > 0
-                THEN 'flags'
-            WHEN len(list_filter(
+            WHEN how_many(list_transform(
+                items, lambda item: item.personalized IN ('true', 'false')
+            )) > 0 THEN 'flags'
+            WHEN how_many(list_transform(
                 items, lambda item: list_contains(item.reasons, '"personalization"')
             )) > 0 THEN 'reasons'
             ELSE 'stamp'
@@ -178,11 +179,11 @@ SELECT
         ELSE 0
     END AS reason_items,
     CASE WHEN reasons_surfaced THEN coalesce(len(items), 0) ELSE 0 END AS reason_requested_items,
-    coalesce(len(list_filter(
+    how_many(list_transform(
         items,
         lambda item: coalesce(item.cold_start = 'true', false)
             OR (reasons_surfaced AND coalesce(list_contains(item.reasons, '"cold_start"'), false))
-    )), 0) AS cold_start_items,
+    )) AS cold_start_items,
     coalesce(
         list_transform(
             list_transform(
@@ -221,8 +222,6 @@ SELECT
     number_of(trace.effective_config.profile_boost) AS profile_boost,
     number_of(trace.effective_config.mmr_lambda) AS mmr_lambda,
     coalesce(len(picks), 0) AS mmr_picks,
-    coalesce(len(list_filter(picks, lambda pick: pick.brand_cap_hit)), 0)
-        AS brand_cap_hits,
-    coalesce(len(list_filter(picks, lambda pick: pick.category_cap_hit)), 0)
-        AS category_cap_hits
+    how_many(list_transform(picks, lambda pick: pick.brand_cap_hit)) AS brand_cap_hits,
+    how_many(list_transform(picks, lambda pick: pick.category_cap_hit)) AS category_cap_hits
 FROM marked

@@ -2,7 +2,7 @@
 -- short; what is counted of a decision is read beside it, by day and ordinal.
 --
 -- A user is 120 bits of a digest of the hash, by which few users are chosen where there are many; and is
--- in one of 256 groups. A decision without a user is in the group of its own digest.
+-- in one of {user_groups} groups. A decision without a user is in the group of its own digest.
 SELECT
     day,
     ordinal,
@@ -12,7 +12,7 @@ SELECT
     list_ts,
     CASE WHEN user_hash IS NOT NULL THEN user_order END AS user_order,
     CASE WHEN user_hash IS NOT NULL THEN user_rest END AS user_rest,
-    CAST(user_rest % 256 AS INT) AS users
+    CAST(user_rest % {user_groups} AS INT) AS users
 FROM (
     SELECT *, {digits_1_to_15} AS user_order, {digits_16_to_30} AS user_rest
     FROM (
