@@ -15,7 +15,7 @@ import glob
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from typing_extensions import Self
 
 from otel_personalization.daily.served import Served, Wanted, counted, of_statements
 from otel_personalization.daily.snapshot import Manifest
+from otel_personalization.daily.source_events import in_order
 from otel_personalization.daily.sql import text_of
 
 MEMORY_LIMIT: Final = "1500MB"
@@ -44,6 +45,15 @@ def statement(name: str, words: Mapping[str, object]) -> str:
 
 class EngineError(Exception):
     """An engine cannot be used: what is wrong, and what to do."""
+
+
+@contextmanager
+def _another_snapshot() -> Iterator[None]:
+    """Have it said that a snapshot is to be made again, where its file is not what it should be."""
+    try:
+        yield
+    except ValueError as error:
+        raise EngineError(f"{error}; make the snapshot again") from None
 
 
 class Engine(ABC):
@@ -77,6 +87,10 @@ class Engine(ABC):
         return of_statements(
             *(self.query(name, day=day) for name in ("served_items", "served_values", "last_lists"))
         )
+
+    def source_events(self, day: date) -> Iterator[pa.RecordBatch]:
+        """What sources found on a day, in the order of time: cell, sources."""
+        return self.stream("source_events", day=day)
 
     @abstractmethod
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
@@ -169,18 +183,30 @@ class DuckDB(Engine):
 
         def want(file: Path, first: int, last: int) -> Wanted:
             some = f"day = DATE '{day_of[file]}' AND ordinal BETWEEN {first} AND {last}"
-            with self._connection.cursor() as connection:  # one for each thread
-                placed = connection.table("placed").filter(f"{some} AND day = DATE '{day}'")
-                last_decisions = connection.table("last_decisions").filter(some)
-                return Wanted(
-                    placed.select("ordinal, cell, users").order("ordinal").to_arrow_table(),
-                    last_decisions.select("* EXCLUDE (day)").order("ordinal").to_arrow_table(),
-                )
+            return Wanted(
+                self._rows_of("placed", f"{some} AND day = DATE '{day}'", "ordinal, cell, users"),
+                self._rows_of("last_decisions", some, "* EXCLUDE (day)"),
+            )
 
-        try:
-            return counted(list(day_of), want)
-        except ValueError as error:
-            raise EngineError(f"{error}; make the snapshot again") from None
+        with _another_snapshot():
+            return counted(list(day_of), want, len(self.fetch("cells")))
+
+    def source_events(self, day: date) -> Iterator[pa.RecordBatch]:
+        (file,) = (one.data for one in self._manifests if one.day == day)
+
+        def cells_of(first: int, last: int) -> pa.Table:
+            some = f"day = DATE '{day}' AND ordinal BETWEEN {first} AND {last}"
+            return self._rows_of("placed", some, "ordinal, cell")
+
+        found = in_order(file, cells_of)
+        with _another_snapshot():
+            yield from super().source_events(day) if found is None else found
+
+    def _rows_of(self, name: str, some: str, columns: str) -> pa.Table:
+        """Some rows of a table in the order of ordinals, for any thread."""
+        with self._connection.cursor() as connection:
+            rows = connection.table(name).filter(some)
+            return rows.select(columns).order("ordinal").to_arrow_table()
 
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
         yield from self._connection.sql(self._text(name, parameters)).to_arrow_reader(BATCH_ROWS)

@@ -138,7 +138,7 @@ def compute(
         tell(f"{run.day}: {name}")
         engine.make(name, **parameters)
     tell(f"{run.day}: sources")
-    sources = count_sources(engine.stream("source_events", **parameters), engine.fetch("cells"))
+    sources = count_sources(engine.source_events(run.day), engine.fetch("cells"))
     if outcomes is not None:
         tell(f"{run.day}: outcomes")
         engine.add("outcomes", outcomes.data)

@@ -10,37 +10,30 @@ served all is had in one reading::
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from otel_personalization.daily.row_groups import Integers, RowGroup, row_groups, side_by_side
 from otel_personalization.daily.tables import DIMENSIONS
 
 USER_GROUPS: Final = 256
 """Into which ``sql/placed.sql`` puts users."""
 
-_THREADS: Final = 2
 _ITEM: Final = "item_id"
 _COLUMNS: Final = (_ITEM, *DIMENSIONS)
 _PLACE: Final = "items.list.element.{}"
 """Of a column in a file."""
-_NONE: Final = -1
-_CODE_BITS: Final = 32
+DENSE: Final = 1 << 24
+"""Counters of a column."""
 _FEW: Final = 1 << 20
 """Keys that are kept apart before those that are the same are put together."""
-
-_Integers = npt.NDArray[np.int64]
-_Given = TypeVar("_Given")
-_Made = TypeVar("_Made")
 
 
 class Served(NamedTuple):
@@ -94,92 +87,73 @@ Want = Callable[[Path, int, int], Wanted]
 """Says what is wanted of a file, of its ordinals from one to another."""
 
 
-def counted(files: Sequence[Path], want: Want) -> Served:
+def counted(files: Sequence[Path], want: Want, cells: int) -> Served:
     """Count what snapshots hold, a row group at a time.
 
     Args:
         files: their data, of which the ordinals ascend.
         want: says what is wanted of a row group; is called by several threads.
+        cells: how many there are, numbered from 1.
 
     Raises:
         ValueError: the ordinals of a file do not ascend, or it has not what is wanted.
     """
-    groups = (
-        (file, number) for file in files for number in range(pq.read_metadata(file).num_row_groups)
-    )
-    counts = {name: _Counts() for name in _COLUMNS}
+    owners = cells + 1
+    counts = {_ITEM: _Counts(owners)}
+    counts |= {kind: _Counts(owners * USER_GROUPS) for kind in DIMENSIONS}
     lists = []
-    for part in _side_by_side(lambda group: _part(*group, want, counts), groups):
-        for name, served in part.served.items():
-            counts[name].add(*served)
+    for part in side_by_side(lambda group: _part(group, want, counts), row_groups(files)):
+        for name, found in part.served.items():
+            counts[name].add(found)
         lists.append(part.lists)
     return Served(
-        counts[_ITEM].table("item_id"),
+        counts[_ITEM].table("item_id").rename_columns({"owner": "cell"}),
         {kind: _by_users(counts[kind].table("value")) for kind in DIMENSIONS},
         pa.concat_tables(lists),
     )
 
 
 def _by_users(table: pa.Table) -> pa.Table:
-    """Of cells and groups of users, which are one number at first."""
-    cell, users = np.divmod(table["cell"].to_numpy(), USER_GROUPS)
-    return table.set_column(0, "cell", pa.array(cell)).add_column(1, "users", pa.array(users))
-
-
-def _side_by_side(make: Callable[[_Given], _Made], given: Iterable[_Given]) -> Iterator[_Made]:
-    """What is made of each, in order, by threads that do not go far ahead."""
-    ahead: deque[Future[_Made]] = deque()
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for one in given:
-            ahead.append(threads.submit(make, one))
-            if len(ahead) > _THREADS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    """Of owners that are groups of users of a cell."""
+    cell, users = np.divmod(table["owner"].to_numpy(), USER_GROUPS)
+    of = table.select(["value", "served"])
+    return of.append_column("cell", pa.array(cell)).append_column("users", pa.array(users))
 
 
 class _Part(NamedTuple):
     """What a row group says."""
 
-    served: dict[str, tuple[_Integers, _Integers]]
-    """By column: keys of `_Counts`, and how often each was served."""
+    served: dict[str, _Keys]
+    """By column."""
     lists: pa.Table
     """See `Served.lists`; items are numbers."""
 
 
-def _part(file: Path, number: int, want: Want, counts: Mapping[str, _Counts]) -> _Part:
-    group = pq.ParquetFile(file, read_dictionary=[_PLACE.format(name) for name in _COLUMNS])
-    ordinals = group.read_row_group(number, ["ordinal"])["ordinal"].to_numpy()
-    if np.any(np.diff(ordinals) <= 0):
-        raise ValueError(f"the ordinals of {file} do not ascend")
-    wanted = want(file, int(ordinals[0]), int(ordinals[-1]))
+def _part(group: RowGroup, want: Want, counts: Mapping[str, _Counts]) -> _Part:
+    ordinals = group.ordinals()
+    wanted = want(group.file, int(ordinals[0]), int(ordinals[-1]))
     names = _COLUMNS if len(wanted.counted) else (_ITEM,)  # of other days lists alone are wanted
-    columns = ["decision_id", *(_PLACE.format(name) for name in names)]
-    rows = group.read_row_group(number, columns, use_threads=False)
-    at, at_last = (_places(ordinals, table["ordinal"].to_numpy(), file) for table in wanted)
+    columns = [_PLACE.format(name) for name in names]
+    rows = group.read("decision_id", *columns, dictionaries=columns)
+    at, at_last = (group.places(ordinals, table) for table in wanted)
     items = rows["items"].combine_chunks()
     lengths = pc.list_value_length(items).to_numpy()
     flat = items.flatten()
-    cell = np.full(len(ordinals), _NONE)
+    texts = {name: counts[name].texts_of(flat.field(name)) for name in names}
+    cell = np.zeros(len(ordinals), np.int64)
     cell[at] = wanted.counted["cell"].to_numpy()
-    users = np.full(len(ordinals), _NONE)
-    users[at] = cell[at] * USER_GROUPS + wanted.counted["users"].to_numpy()
-    codes = {name: counts[name].codes_of(flat.field(name)) for name in names}
+    users = cell * USER_GROUPS
+    users[at] += wanted.counted["users"].to_numpy()
+    of_items = {_ITEM: np.repeat(cell, lengths)}
+    of_items |= dict.fromkeys(DIMENSIONS, np.repeat(users, lengths))
     lists = wanted.last.append_column(
         "decision_id", rows["decision_id"].take(at_last).fill_null("")
     )
-    ids = pa.array(codes[_ITEM], mask=codes[_ITEM] == _NONE)
+    ids = _lists_of(lengths, pa.array(texts[_ITEM], mask=texts[_ITEM] == 0))
     return _Part(
-        {name: _runs(cell if name == _ITEM else users, lengths, codes[name]) for name in names},
-        lists.append_column("items", _lists_of(lengths, ids).take(at_last)),
+        {name: counts[name].keys_of(texts[name], of_items[name]) for name in names},
+        lists.append_column("items", ids.take(at_last)),
     )
-
-
-def _places(ordinals: _Integers, wanted: _Integers, file: Path) -> _Integers:
-    found = np.searchsorted(ordinals, wanted)
-    if not np.array_equal(ordinals[found], wanted):
-        raise ValueError(f"{file} does not have every ordinal that is wanted")
-    return found
 
 
 def _lists_of(lengths: npt.NDArray[Any], values: pa.Array) -> pa.ListArray:
@@ -190,85 +164,88 @@ def _lists_of(lengths: npt.NDArray[Any], values: pa.Array) -> pa.ListArray:
 # --- counts -----------------------------------------------------------------------------------
 
 
-def _runs(
-    owner: _Integers, lengths: npt.NDArray[Any], codes: npt.NDArray[np.int32]
-) -> tuple[_Integers, _Integers]:
-    """Count what was served.
+class _Keys(NamedTuple):
+    """What a row group says of a column, by keys of `_Counts`."""
 
-    Args:
-        owner: by what each list is counted, or `_NONE`, by nothing.
-        lengths: of each list.
-        codes: what was served, list by list, or `_NONE`.
-
-    Returns:
-        The keys, ascending, and how often each was served.
-    """
-    radix = int(codes.max(initial=0)) + 2
-    is_short = (int(owner.max(initial=0)) + 2) * radix < 1 << 32  # to sort takes half of the time
-    of_list = ((owner - _NONE) * radix - _NONE).astype(np.uint32 if is_short else np.uint64)
-    keys = np.repeat(of_list, lengths)
-    keys += codes.astype(keys.dtype)  # _NONE turns over, and comes to 0
-    keys.sort()
-    firsts = _firsts(keys)
-    served = np.diff(firsts, append=len(keys))
-    owner, code = np.divmod(keys[firsts].astype(np.int64), radix)
-    known = (owner > 0) & (code > 0)
-    return (owner[known] - 1) << _CODE_BITS | code[known] - 1, served[known]
-
-
-def _firsts(ordered: npt.NDArray[Any]) -> _Integers:
-    """Where another value begins."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+    dense: Integers
+    """A key for each time that something was served."""
+    sparse: Integers
+    """Further keys, ascending, each once."""
+    served: Integers
+    """How often each of those."""
 
 
 class _Counts:
-    """Adds up how often each text was served, by whatever owns it."""
+    """Adds up how often each text was served, by whatever owns it.
 
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        """Of texts, the same for every row group."""
+    A key is the number of a text, times how many owners there are, plus the number of the owner.
+    Number 0 of both is none, which is counted as well, since to leave it out takes longer.
+
+    Of the keys below `DENSE` each has a counter: as a rule they are all, and if not, they are those
+    of the texts that came first, and so of the most frequent. Of the others those that come are
+    kept, in their order, which takes four times as long.
+
+    Args:
+        owners: how many there are, none among them.
+    """
+
+    def __init__(self, owners: int) -> None:
+        self._owners = owners
         self._lock = Lock()
+        self._numbers: dict[str | None, int] = {None: 0}
+        """Of texts, the same for every row group."""
+        self._dense = np.zeros(DENSE, np.int64)  # takes memory only where something is counted
         self._keys = np.zeros(0, np.int64)
-        """Ascending: the number of the text in the lower `_CODE_BITS`, above it its owner's."""
+        """Ascending."""
         self._served = self._keys
-        self._new: list[tuple[_Integers, _Integers]] = []
+        self._new: list[tuple[Integers, Integers]] = []
         """Further keys, which may be the same."""
 
-    def codes_of(self, texts: pa.DictionaryArray) -> npt.NDArray[np.int32]:
-        """The numbers of texts; `_NONE` where there is none."""
+    def texts_of(self, texts: pa.DictionaryArray) -> Integers:
+        """The keys of texts that no one owns; 0 where there is no text."""
         names = texts.dictionary.to_pylist()
         with self._lock:
             numbers = self._numbers
             found = [numbers.setdefault(name, len(numbers)) for name in names]
-        codes = np.array([*found, _NONE], np.int32)
-        of_places: npt.NDArray[np.int32] = codes[texts.indices.fill_null(len(names)).to_numpy()]
+        keys = np.array([*found, 0], np.int64) * self._owners
+        of_places: Integers = keys[texts.indices.fill_null(len(names)).to_numpy()]
         return of_places
 
-    def add(self, keys: _Integers, served: _Integers) -> None:
-        """Add what was served.
+    def keys_of(self, texts: Integers, owner: Integers) -> _Keys:
+        """The keys of texts (see `texts_of`) with their owners."""
+        keys = texts + owner
+        if keys.max(initial=0) < DENSE:
+            return _Keys(keys, keys[:0], keys[:0])
+        is_dense = keys < DENSE
+        sparse = np.sort(keys[~is_dense])
+        firsts = _firsts(sparse)
+        return _Keys(keys[is_dense], sparse[firsts], np.diff(firsts, append=len(sparse)))
 
-        Args:
-            keys: ascending.
-            served: how often.
-        """
+    def add(self, found: _Keys) -> None:
+        """Add what was served."""
+        # Ones of the counters' own type: with others it takes ten times as long.
+        np.add.at(self._dense, found.dense, np.ones(len(found.dense), self._dense.dtype))
         # As a rule most are there already.
-        place = np.searchsorted(self._keys, keys)
-        is_new = np.append(self._keys, -1)[place] != keys
-        self._served[place[~is_new]] += served[~is_new]
-        self._new.append((keys[is_new], served[is_new]))
+        place = np.searchsorted(self._keys, found.sparse)
+        is_new = np.append(self._keys, -1)[place] != found.sparse
+        self._served[place[~is_new]] += found.served[~is_new]
+        self._new.append((found.sparse[is_new], found.served[is_new]))
         if sum(len(new) for new, _ in self._new) > max(len(self._keys) // 2, _FEW):
             self._put_together()
 
     def table(self, name: str) -> pa.Table:
-        """The columns cell, served, and one of that name for the texts."""
+        """The columns owner, served, and one of that name for the texts."""
         self._put_together()
+        dense = np.flatnonzero(self._dense[: len(self._numbers) * self._owners])
+        number, owner = np.divmod(np.concatenate((dense, self._keys)), self._owners)
+        served = np.concatenate((self._dense[dense], self._served))
+        known = (number > 0) & (owner > 0)
         texts = pa.array(list(self._numbers), pa.string())
-        codes = pa.array(self._keys & (1 << _CODE_BITS) - 1, pa.int32())
         return pa.table(
             {
-                "cell": self._keys >> _CODE_BITS,
-                name: pa.DictionaryArray.from_arrays(codes, texts),
-                "served": self._served,
+                "owner": owner[known],
+                name: pa.DictionaryArray.from_arrays(pa.array(number[known], pa.int32()), texts),
+                "served": served[known],
             }
         )
 
@@ -281,3 +258,8 @@ class _Counts:
         self._keys = keys[firsts]
         self._served = np.add.reduceat(served[order], firsts) if len(keys) else served
         self._new = []
+
+
+def _firsts(ordered: Integers) -> Integers:
+    """Where another value begins."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])

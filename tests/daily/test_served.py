@@ -36,7 +36,8 @@ NOON = datetime(2026, 11, 21, 12)  # noqa: DTZ001  # as it is in snapshots
 
 texts = st.one_of(st.none(), st.sampled_from(["", "a", "b", "é", "\0"]), st.text(max_size=3))
 items = st.lists(st.fixed_dictionaries(dict.fromkeys(("item_id", "brand", "category"), texts)))
-cells = st.sampled_from([1, 2, 3, 70_000, 1 << 22])
+CELLS = 1 << 10
+cells = st.sampled_from([1, 2, 3, 700, CELLS])
 decisions = st.fixed_dictionaries(
     {
         "cell": st.one_of(st.none(), cells),
@@ -48,9 +49,14 @@ decisions = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(decisions, min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 20))
+@given(
+    st.lists(decisions, min_size=1, max_size=30),
+    st.integers(1, 9),
+    st.integers(1, 20),
+    st.sampled_from([1, 2 * CELLS, 600 * CELLS, served.DENSE]),
+)
 def test_each_item_of_each_decision_counts_once_over_all_row_groups(
-    tmp_path_factory, rows, group_rows, few
+    tmp_path_factory, rows, group_rows, few, dense
 ):
     for number, row in enumerate(rows):
         row["ordinal"] = 3 * number
@@ -75,7 +81,8 @@ def test_each_item_of_each_decision_counts_once_over_all_row_groups(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(served, "_FEW", few)
-        found = counted([file], want)
+        patch.setattr(served, "DENSE", dense)
+        found = counted([file], want, CELLS)
 
     expected: dict[str, Counter] = {"item_id": Counter(), "brand": Counter(), "category": Counter()}
     for row in rows:
@@ -149,7 +156,7 @@ def test_a_decision_that_a_file_does_not_have_is_an_error(tmp_path):
         LAST.empty_table(),
     )
     with pytest.raises(ValueError, match="does not have every ordinal that is wanted"):
-        counted([file], lambda *_: wanted)
+        counted([file], lambda *_: wanted, 1)
 
 
 def counts_of(table: pa.Table, *names: str) -> Counter:
