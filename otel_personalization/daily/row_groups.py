@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,21 @@ class RowGroup(NamedTuple):
 
     file: Path
     number: int
+    metadata: pq.FileMetaData
+    """Of the file."""
+
+    @property
+    def rows(self) -> int:
+        """How many it has."""
+        rows: int = self.metadata.row_group(self.number).num_rows
+        return rows
+
+    def extent(self, column: str) -> tuple[Any, Any] | None:
+        """The smallest and the largest value of a column, where the file says them."""
+        group = self.metadata.row_group(self.number)
+        columns = (group.column(place) for place in range(group.num_columns))
+        (found,) = (one.statistics for one in columns if one.path_in_schema == column)
+        return (found.min, found.max) if found is not None and found.has_min_max else None
 
     def read(self, *columns: str, dictionaries: Sequence[str] = ()) -> pa.Table:
         """Some columns, by their paths in the file.
@@ -41,7 +56,7 @@ class RowGroup(NamedTuple):
             dictionaries: those of them that are texts, and are left as the file has them: each text
                 once, and of each place which it is.
         """
-        file = pq.ParquetFile(self.file, read_dictionary=list(dictionaries))
+        file = pq.ParquetFile(self.file, metadata=self.metadata, read_dictionary=list(dictionaries))
         return file.read_row_group(self.number, list(columns), use_threads=False)
 
     def ordinals(self) -> Integers:
@@ -75,8 +90,9 @@ class RowGroup(NamedTuple):
 def row_groups(files: Iterable[Path]) -> Iterator[RowGroup]:
     """Those of files, in their order."""
     for file in files:
-        for number in range(pq.read_metadata(file).num_row_groups):
-            yield RowGroup(file, number)
+        metadata = pq.read_metadata(file)  # of many row groups it takes longer than a column of one
+        for number in range(metadata.num_row_groups):
+            yield RowGroup(file, number, metadata)
 
 
 def side_by_side(make: Callable[[_Given], _Made], given: Iterable[_Given]) -> Iterator[_Made]:

@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from otel_personalization.daily.row_groups import RowGroup, row_groups, side_by_side
 
@@ -35,7 +34,6 @@ class _Part(NamedTuple):
     """A row group, and its instants."""
 
     group: RowGroup
-    rows: int
     last: datetime
     following: datetime
     """The first instant of all row groups after it; of the last one its own last."""
@@ -61,19 +59,13 @@ def in_order(file: Path, cells_of: CellsOf) -> Iterator[pa.RecordBatch] | None:
 
 def _parts_of(file: Path) -> list[_Part] | None:
     """The row groups, if few of their rows have to wait for others."""
-    metadata = pq.read_metadata(file)
-    (place,) = (n for n in range(metadata.num_columns) if metadata.schema.column(n).path == _TIME)
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    times = [group.column(place).statistics for group in groups]
-    if not all(time is not None and time.has_min_max for time in times):
+    groups = list(row_groups([file]))
+    extents = [extent for group in groups if (extent := group.extent(_TIME)) is not None]
+    if len(extents) < len(groups):
         return None
-    following = [*accumulate((time.min for time in reversed(times[1:])), min)][::-1]
-    parts = [
-        _Part(row_group, group.num_rows, time.max, after)
-        for row_group, group, time, after in zip(
-            row_groups([file]), groups, times, [*following, times[-1].max], strict=True
-        )
-    ]
+    first, last = zip(*extents, strict=True)
+    following = [*accumulate(first[:0:-1], min)][::-1]
+    parts = list(map(_Part, groups, last, [*following, last[-1]]))
     return parts if _most_waiting(parts) <= MOST_WAITING else None
 
 
@@ -83,7 +75,7 @@ def _most_waiting(parts: Sequence[_Part]) -> int:
     waiting: list[_Part] = []
     for part in parts:
         waiting = [one for one in (*waiting, part) if one.last >= part.following]
-        most = max(most, sum(one.rows for one in waiting))
+        most = max(most, sum(one.group.rows for one in waiting))
     return most
 
 
