@@ -110,6 +110,7 @@ class DuckDB(Engine):
         "list": "list",
         "sorted": "list_sort",
         "text": "VARCHAR",
+        "hash": "hash",
         "size": "len",
         "items_and_places": "unnest(items) AS item, generate_subscripts(items, 1) AS place",
         "digits_1_to_15": "CAST('0x' || substr(digest, 1, 15) AS BIGINT)",

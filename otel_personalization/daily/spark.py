@@ -69,6 +69,7 @@ class Spark(Engine):
         "list": "collect_list",
         "sorted": "sort_array",
         "text": "STRING",
+        "hash": "xxhash64",
         "size": "size",
         "items_and_places": "posexplode(items) AS (place, item)",
         "digits_1_to_15": "CAST(conv(substr(digest, 1, 15), 16, 10) AS BIGINT)",

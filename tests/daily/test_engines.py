@@ -6,6 +6,7 @@ import pytest
 
 from otel_personalization.daily import engines
 from otel_personalization.daily.engines import DuckDB, EngineError
+from tests.daily import hostile
 from tests.daily.comparison import snapshots
 from tests.daily.test_job import SAMPLE, lines_of
 
@@ -18,3 +19,19 @@ def test_too_little_memory_is_an_error_with_a_remedy(tmp_path, monkeypatch):
         DuckDB(list(manifests.values()), "00000000-0000-0000-0000-000000000001") as engine,
     ):
         engine.make("repeated", window_start="2026-11-19", day="2026-11-23")
+
+
+def test_decisions_whose_ids_share_a_hash_are_no_repeated_deliveries(tmp_path, monkeypatch):
+    manifests = snapshots(hostile.corpus(1), tmp_path)
+    first, last = hostile.CORPUS_DAYS[0], hostile.CORPUS_DAYS[-1]
+
+    def repeated() -> list[dict[str, object]]:
+        with DuckDB(list(manifests.values()), hostile.ORG) as engine:
+            engine.make("repeated", window_start=first, day=last)
+            rows = engine.fetch("repeated").to_pylist()
+        return sorted(rows, key=lambda row: (row["day"], row["decision_id"]))
+
+    expected = repeated()
+    assert len(expected) > 10
+    monkeypatch.setattr(DuckDB, "words", {**DuckDB.words, "hash": "0 * hash"})
+    assert repeated() == expected
