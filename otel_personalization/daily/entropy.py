@@ -22,8 +22,9 @@ from scipy.special import digamma, stdtrit, xlogy
 
 from otel_personalization.daily.tables import CONFIDENCE
 
-MIN_COVERAGE: Final = 0.95
-"""Sample coverage under which an entropy is not called reliable."""
+MAX_LONE_SHARE: Final = 0.03
+"""Share of items, of values that one group of users alone was served, above which an entropy is
+not called reliable. What occurs once is of such values: so the sample coverage is 0.97 at least."""
 MIN_GROUPS: Final = 30
 """Groups of users under which an entropy is not called reliable."""
 
@@ -60,8 +61,8 @@ class Entropy:
     the only one of their value. Source: Good, The population frequencies of species, Biometrika 40
     (1953)."""
     reliable: bool
-    """Whether sample coverage is at least `MIN_COVERAGE`, also when all that one group of users was
-    served counts as one draw, and there are `MIN_GROUPS` groups."""
+    """Whether the share of items of values that one group of users alone was served is at most
+    `MAX_LONE_SHARE`, and there are `MIN_GROUPS` groups."""
 
 
 def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike) -> Entropy | None:
@@ -97,7 +98,7 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
     sample_coverage = 1 - once / n
     owners = np.bincount(table.indices, minlength=len(totals))
     lone_share = float(totals[owners == 1].sum()) / n
-    reliable = table.shape[0] >= MIN_GROUPS and min(sample_coverage, 1 - lone_share) >= MIN_COVERAGE
+    reliable = table.shape[0] >= MIN_GROUPS and lone_share <= MAX_LONE_SHARE
     lower, upper = _interval(table, totals, corrected) if reliable else (None, None)
     return Entropy(
         corrected,

@@ -358,7 +358,11 @@ class _DayFile:
         self._instants: list[datetime] = []
         """The first and the last."""
         self._organisations: Counter[str] = Counter()
-        self._writer = pq.ParquetWriter(path, schema, compression=COMPRESSION)
+        # Of what is in lists nobody asks for the smallest and the largest.
+        flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression=COMPRESSION, write_statistics=flat
+        )
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Hold rows; those of a row group are written."""

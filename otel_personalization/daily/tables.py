@@ -186,8 +186,8 @@ def _entropy(of: str) -> Iterable[Column]:
     yield Column(
         f"entropy_{of}_reliable",
         Kind.BOOLEAN,
-        "whether 30 groups of users (256 by hash) were served one, and the sample coverage is at "
-        "least 0.95, also if what one group alone was served counts as not seen again",
+        "whether 30 groups of users (256 by hash) were served one, and at most 3 % of them are of "
+        "values that one group alone was served, so that the sample coverage is 0.97 at least",
     )
 
 

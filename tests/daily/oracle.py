@@ -35,7 +35,7 @@ LARGEST_COMPARISON: Final = 5_000
 """Users whose lists are compared at most."""
 FEWEST_FOR_PERCENTILES: Final = 30
 """Users."""
-RELIABLE_COVERAGE: Final = 0.95
+MOST_LONE: Final = 0.03
 FEWEST_GROUPS: Final = 30
 """Groups of users, for an entropy to be reliable."""
 DIMENSIONS: Final = ("brand", "category")
@@ -622,8 +622,8 @@ def entropy_of(of: str, served: Collection[tuple[str, str | None]]) -> Row:
         f"entropy_{of}_known_share": ratio(known, len(served)),
         f"entropy_{of}_sample_coverage": coverage,
         # Nothing known is not reliable.
-        f"entropy_{of}_reliable": coverage is not None
-        and min(coverage, 1 - lone / known) >= RELIABLE_COVERAGE
+        f"entropy_{of}_reliable": known > 0
+        and lone / known <= MOST_LONE
         and len(groups) >= FEWEST_GROUPS,
     }
 
