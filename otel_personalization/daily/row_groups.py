@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,19 +34,6 @@ class RowGroup(NamedTuple):
     number: int
     metadata: pq.FileMetaData
     """Of the file."""
-
-    @property
-    def rows(self) -> int:
-        """How many it has."""
-        rows: int = self.metadata.row_group(self.number).num_rows
-        return rows
-
-    def extent(self, column: str) -> tuple[Any, Any] | None:
-        """The smallest and the largest value of a column, where the file says them."""
-        group = self.metadata.row_group(self.number)
-        columns = (group.column(place) for place in range(group.num_columns))
-        (found,) = (one.statistics for one in columns if one.path_in_schema == column)
-        return (found.min, found.max) if found is not None and found.has_min_max else None
 
     def read(self, *columns: str, dictionaries: Sequence[str] = ()) -> pa.Table:
         """Some columns, by their paths in the file.

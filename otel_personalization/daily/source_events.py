@@ -1,16 +1,16 @@
 """What sources found, decision by decision, in the order of time.
 
-As a rule a snapshot is written nearly in that order, and Parquet says the first and the last
-instant of each row group. Then they are read one after the other, and rows wait only for those that
-may come before them: to sort a day takes twice as long. Of other files `in_order` finds nothing,
+Snapshots are written nearly in that order: those of files as a whole, those from PostgreSQL one
+namespace after the other; and of one namespace it does not matter when something happened in
+another. So row groups are read one after the other, and a row waits only for those of its namespace
+that may come before it: to sort a day takes twice as long. Of other files `in_order` finds nothing,
 and the engine sorts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,22 +25,26 @@ MOST_WAITING: Final = 1_000_000
 _SOURCE: Final = "sources.list.element.source"
 _CANDIDATES: Final = "sources.list.element.candidates"
 _TIME: Final = "ts"
+_NAMESPACE: Final = "namespace"
+_NOT_A_TIME: Final = np.datetime64("NaT")
 
 CellsOf = Callable[[int, int], pa.Table]
 """The decisions that count, of ordinals from one to another, in their order: ordinal, cell."""
+_First = Mapping[str, datetime]
+"""Of some namespaces, their first instant."""
 
 
-class _Part(NamedTuple):
-    """A row group, and its instants."""
+class _Span(NamedTuple):
+    """Of a namespace in a row group."""
 
-    group: RowGroup
+    namespace: str
+    first: datetime
     last: datetime
-    following: datetime
-    """The first instant of all row groups after it; of the last one its own last."""
+    rows: int
 
 
 def in_order(file: Path, cells_of: CellsOf) -> Iterator[pa.RecordBatch] | None:
-    """The rows of ``sql/source_events.sql``, in its order.
+    """The rows of ``sql/source_events.sql``, of each namespace in its order.
 
     Args:
         file: data of a snapshot.
@@ -53,50 +57,68 @@ def in_order(file: Path, cells_of: CellsOf) -> Iterator[pa.RecordBatch] | None:
         ValueError: as they are read: the ordinals of the file do not ascend, or it has not what is
             wanted.
     """
-    parts = _parts_of(file)
-    return None if parts is None else _ordered(parts, cells_of)
-
-
-def _parts_of(file: Path) -> list[_Part] | None:
-    """The row groups, if few of their rows have to wait for others."""
     groups = list(row_groups([file]))
-    extents = [extent for group in groups if (extent := group.extent(_TIME)) is not None]
-    if len(extents) < len(groups):
+    spans = list(side_by_side(_spans, groups))
+    following = _following(spans)
+    if _most_waiting(spans, following) > MOST_WAITING:
         return None
-    first, last = zip(*extents, strict=True)
-    following = [*accumulate(first[:0:-1], min)][::-1]
-    parts = list(map(_Part, groups, last, [*following, last[-1]]))
-    return parts if _most_waiting(parts) <= MOST_WAITING else None
+    events = side_by_side(lambda group: _events(group, cells_of), groups)
+    return _ordered(zip(events, following, strict=True))
 
 
-def _most_waiting(parts: Sequence[_Part]) -> int:
+def _spans(group: RowGroup) -> list[_Span]:
+    rows = group.read(_NAMESPACE, _TIME).group_by(_NAMESPACE)
+    found = rows.aggregate([(_TIME, "min"), (_TIME, "max"), (_TIME, "count")])
+    columns = (_NAMESPACE, *(f"{_TIME}_{of}" for of in ("min", "max", "count")))
+    return list(map(_Span, *(found[column].to_pylist() for column in columns)))
+
+
+def _following(spans: list[list[_Span]]) -> list[_First]:
+    """Of each row group, the first instants of all row groups after it."""
+    found: list[_First] = []
+    first: dict[str, datetime] = {}
+    for of_group in reversed(spans):
+        found.append(first)
+        first = first | {
+            one.namespace: min(one.first, first.get(one.namespace, one.first)) for one in of_group
+        }
+    return found[::-1]
+
+
+def _most_waiting(spans: list[list[_Span]], following: list[_First]) -> int:
     """How many rows can have to wait for row groups that come later."""
     most = 0
-    waiting: list[_Part] = []
-    for part in parts:
-        waiting = [one for one in (*waiting, part) if one.last >= part.following]
-        most = max(most, sum(one.group.rows for one in waiting))
+    waiting: list[_Span] = []
+    for of_group, first in zip(spans, following, strict=True):
+        waiting = [
+            one
+            for one in (*waiting, *of_group)
+            if one.namespace in first and one.last > first[one.namespace]
+        ]
+        most = max(most, sum(one.rows for one in waiting))
     return most
 
 
-def _ordered(parts: Sequence[_Part], cells_of: CellsOf) -> Iterator[pa.RecordBatch]:
+def _ordered(events: Iterable[tuple[pa.Table, _First]]) -> Iterator[pa.RecordBatch]:
     waiting: pa.Table | None = None
-    events = side_by_side(lambda part: _events(part.group, cells_of), parts)
-    for part, found in zip(parts, events, strict=True):
+    for found, following in events:
         rows = found if waiting is None else pa.concat_tables([waiting, found])
-        rows = rows.sort_by([(_TIME, "ascending"), ("ordinal", "ascending")])
-        ready = int(np.searchsorted(rows[_TIME].to_numpy(), np.datetime64(part.following)))
+        namespaces = rows[_NAMESPACE].combine_chunks()
+        first = [following.get(name, _NOT_A_TIME) for name in namespaces.dictionary.to_pylist()]
+        ts = rows[_TIME].to_numpy()
+        waits = ts > np.array(first, ts.dtype)[namespaces.indices.to_numpy()]  # for no time not
+        rows = rows.take(np.lexsort((ts, waits)))  # of one instant as in the file
+        ready = len(rows) - np.count_nonzero(waits)
         yield from rows.slice(0, ready).to_batches()
         waiting = rows.slice(ready)
-    if waiting is not None:
-        yield from waiting.to_batches()
 
 
 def _events(group: RowGroup, cells_of: CellsOf) -> pa.Table:
     ordinals = group.ordinals()
     wanted = cells_of(int(ordinals[0]), int(ordinals[-1]))
     at = group.places(ordinals, wanted)
-    rows = group.read(_TIME, _SOURCE, _CANDIDATES, dictionaries=[_SOURCE])
+    texts = (_NAMESPACE, _SOURCE)
+    rows = group.read(_TIME, *texts, _CANDIDATES, dictionaries=texts)
     if len(at) < len(rows):
         rows = rows.take(at)
-    return rows.append_column("ordinal", wanted["ordinal"]).append_column("cell", wanted["cell"])
+    return rows.append_column("cell", wanted["cell"])

@@ -143,7 +143,8 @@ def test_a_file_whose_rows_are_in_another_order_is_an_error(tmp_path):
         compute(engine, Run(day, hostile.ORG), manifests)
 
 
-def test_a_decision_that_a_file_does_not_have_is_an_error(tmp_path):
+@pytest.mark.parametrize("ordinal", [0, 2, 4])
+def test_a_decision_that_a_file_does_not_have_is_an_error(tmp_path, ordinal):
     file = tmp_path / "decisions.parquet"
     pq.write_table(
         pa.table(
@@ -152,7 +153,7 @@ def test_a_decision_that_a_file_does_not_have_is_an_error(tmp_path):
         file,
     )
     wanted = Wanted(
-        pa.Table.from_pylist([{"ordinal": 2, "cell": 1, "users": 0}], COUNTED),
+        pa.Table.from_pylist([{"ordinal": ordinal, "cell": 1, "users": 0}], COUNTED),
         LAST.empty_table(),
     )
     with pytest.raises(ValueError, match="does not have every ordinal that is wanted"):

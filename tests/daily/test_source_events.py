@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
     [
         ("ordinal", pa.int64()),
         ("ts", pa.timestamp("us")),
+        ("namespace", pa.string()),
         ("sources", pa.list_(pa.struct([("source", pa.string()), ("candidates", pa.int64())]))),
     ]
 )
@@ -32,6 +33,7 @@ NOON = datetime(2026, 11, 21, 12)  # noqa: DTZ001  # as it is in snapshots
 decisions = st.fixed_dictionaries(
     {
         "second": st.integers(0, 20),
+        "namespace": st.sampled_from(["n", "o", "é"]),
         "cell": st.one_of(st.none(), st.integers(1, 3)),
         "sources": st.dictionaries(st.sampled_from(["a", "b", "é"]), st.integers(0, 2)),
     }
@@ -41,14 +43,13 @@ decisions = st.fixed_dictionaries(
 @given(
     st.lists(decisions, min_size=1, max_size=30),
     st.integers(1, 9),
-    st.booleans(),
+    st.sampled_from([(), ("second",), ("namespace", "second")]),
     st.integers(0, 30),
 )
-def test_rows_come_in_the_order_of_time_or_not_at_all(
-    tmp_path_factory, rows, group_rows, is_sorted, most_waiting
+def test_rows_of_a_namespace_come_in_the_order_of_time_or_not_at_all(
+    tmp_path_factory, rows, group_rows, sorted_by, most_waiting
 ):
-    if is_sorted:
-        rows.sort(key=lambda row: row["second"])
+    rows.sort(key=lambda row: [row[name] for name in sorted_by])
     file = tmp_path_factory.mktemp("events") / "decisions.parquet"
     write(file, rows, group_rows)
     with pytest.MonkeyPatch.context() as patch:
@@ -57,39 +58,43 @@ def test_rows_come_in_the_order_of_time_or_not_at_all(
         if found is None:
             assert most_waiting < len(rows)
             return
-        events = [event for batch in found for event in events_of(batch)]
-    expected = sorted(
-        (row for row in rows if row["cell"]), key=lambda row: (row["second"], row["ordinal"])
-    )
-    assert events == [(row["cell"], [*row["sources"].items()]) for row in expected]
+        events = [event for batch in found for event in batch.to_pylist()]
+    for namespace in ("n", "o", "é"):
+        expected = sorted(
+            (row for row in rows if row["cell"] and row["namespace"] == namespace),
+            key=lambda row: (row["second"], row["ordinal"]),
+        )
+        of_namespace = [event for event in events if event["namespace"] == namespace]
+        assert [(event["cell"], sources_of(event)) for event in of_namespace] == [
+            (row["cell"], [*row["sources"].items()]) for row in expected
+        ]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "waits"),
+    ("rows", "waits"),
     [
-        ([0, 1, 2, 3, 4, 5], 2),  # the last two, for no one
-        ([0, 2, 1, 4, 3, 5], 2),  # 2 for 1, then 4 for 3
-        ([0, 5, 1, 2, 3, 4], 4),  # 5 for all, at the end beside the last two
-        ([5, 4, 3, 2, 1, 0], 6),
+        ("n0 n1 n2 n3 n4 n5", 0),
+        ("n0 n2 n1 n4 n3 n5", 2),  # 2 for 1, then 4 for 3
+        ("n0 n5 n1 n2 n3 n4", 2),  # 5 for all
+        ("n5 n4 n3 n2 n1 n0", 4),
+        ("n3 n4 n5 o0 o1 o2", 0),  # one namespace after the other
+        ("n3 n4 n5 o0 o1 n2", 3),
+        ("n0 o5 n1 o4 n2 o3", 2),
     ],
 )
 def test_a_file_is_left_to_the_engine_where_too_many_rows_would_wait(
-    tmp_path, monkeypatch, seconds, waits
+    tmp_path, monkeypatch, rows, waits
 ):
     file = tmp_path / "decisions.parquet"
-    rows: list[dict[str, Any]] = [{"second": s, "cell": 1, "sources": {}} for s in seconds]
-    write(file, rows, group_rows=2)
+    made: list[dict[str, Any]] = [
+        {"namespace": row[0], "second": int(row[1]), "cell": 1, "sources": {}}
+        for row in rows.split()
+    ]
+    write(file, made, group_rows=2)
     monkeypatch.setattr(source_events, "MOST_WAITING", waits)
-    assert in_order(file, cells_of(rows)) is not None
+    assert in_order(file, cells_of(made)) is not None
     monkeypatch.setattr(source_events, "MOST_WAITING", waits - 1)
-    assert in_order(file, cells_of(rows)) is None
-
-
-def test_a_file_that_does_not_say_its_instants_is_left_to_the_engine(tmp_path):
-    file = tmp_path / "decisions.parquet"
-    rows = [{"second": 1, "cell": 1, "sources": {}}]
-    write(file, rows, 1, write_statistics=False)
-    assert in_order(file, cells_of(rows)) is None
+    assert in_order(file, cells_of(made)) is None
 
 
 @pytest.mark.parametrize("most_waiting", [0, source_events.MOST_WAITING])
@@ -103,15 +108,22 @@ def test_it_is_what_the_statement_finds_of_hostile_traces(tmp_path, monkeypatch,
     run = Run(day, hostile.ORG)
     with DuckDB(list(manifests.values()), run.org_id) as engine:
         compute(engine, run, manifests)
+        cells = engine.fetch("cells").to_pylist()
         quick, plain = (
-            [event for batch in of(engine, day) for event in events_of(batch)]
+            [event for batch in of(engine, day) for event in batch.to_pylist()]
             for of in (DuckDB.source_events, Engine.source_events)
         )
     assert len(plain) > 50
-    assert quick == plain
+    for namespace in {cell["namespace"] for cell in cells}:
+        some = {cell["cell"] for cell in cells if cell["namespace"] == namespace}
+        of_quick, of_plain = (
+            [(event["cell"], sources_of(event)) for event in events if event["cell"] in some]
+            for events in (quick, plain)
+        )
+        assert of_quick == of_plain
 
 
-def write(file: Path, rows: list[dict[str, Any]], group_rows: int, **options: Any) -> None:
+def write(file: Path, rows: list[dict[str, Any]], group_rows: int) -> None:
     """Write rows, which are given ordinals."""
     for number, row in enumerate(rows):
         row["ordinal"] = 3 * number
@@ -119,11 +131,12 @@ def write(file: Path, rows: list[dict[str, Any]], group_rows: int, **options: An
     columns = {
         "ordinal": [row["ordinal"] for row in rows],
         "ts": [row["ts"] for row in rows],
+        "namespace": [row["namespace"] for row in rows],
         "sources": [
             [{"source": s, "candidates": n} for s, n in row["sources"].items()] for row in rows
         ],
     }
-    pq.write_table(pa.table(columns, SCHEMA), file, row_group_size=group_rows, **options)
+    pq.write_table(pa.table(columns, SCHEMA), file, row_group_size=group_rows)
 
 
 def cells_of(rows: list[dict[str, Any]]) -> source_events.CellsOf:
@@ -136,9 +149,6 @@ def cells_of(rows: list[dict[str, Any]]) -> source_events.CellsOf:
     return of
 
 
-def events_of(batch: pa.RecordBatch) -> list[tuple[int, list[tuple[str, int]]]]:
-    """The cells and sources of a batch."""
-    return [
-        (row["cell"], [(source["source"], source["candidates"]) for source in row["sources"] or ()])
-        for row in batch.select(["cell", "sources"]).to_pylist()
-    ]
+def sources_of(event: dict[str, Any]) -> list[tuple[str, int]]:
+    """What each source found."""
+    return [(one["source"], one["candidates"]) for one in event["sources"] or ()]
