@@ -89,7 +89,7 @@ class Engine(ABC):
         )
 
     def source_events(self, day: date) -> Iterator[pa.RecordBatch]:
-        """What sources found on a day, in the order of time: cell, sources."""
+        """What sources found on a day, of each namespace in the order of time: cell, sources."""
         return self.stream("source_events", day=day)
 
     @abstractmethod

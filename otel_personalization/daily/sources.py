@@ -57,8 +57,8 @@ def count_sources(
     """Count what each source found, on each surface and in each namespace as a whole.
 
     Args:
-        decisions: of ``sql/source_events.sql``, in the order of time; those without a source do not
-            end its streak.
+        decisions: of ``sql/source_events.sql``, of each namespace in the order of time; those
+            without a source do not end its streak.
         cells: of ``sql/cells.sql``, which numbers them from 1.
     """
     found: dict[Place, SourceCounts] = {}
