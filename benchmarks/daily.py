@@ -247,7 +247,7 @@ def profile(place: Path) -> None:
     def time_of(owner: Any, name: str, step: str, by: Callable[[], float]) -> None:
         setattr(owner, name, clock.timed(getattr(owner, name), step, by))
 
-    time_of(job, "count_sources", "source_events.sql, and streaks", time.process_time)
+    time_of(job, "count_sources", "source_events.py, and streaks", time.process_time)
     time_of(job, "rolled_up", "roll-up", time.process_time)
     time_of(job, "users_of", "users of rows", time.process_time)
     time_of(job, "_table", "tables of rows", time.process_time)

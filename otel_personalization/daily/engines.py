@@ -199,8 +199,8 @@ class DuckDB(Engine):
             some = f"day = DATE '{day}' AND ordinal BETWEEN {first} AND {last}"
             return self._rows_of("placed", some, "ordinal, cell")
 
-        found = in_order(file, cells_of)
         with _another_snapshot():
+            found = in_order(file, cells_of)
             yield from super().source_events(day) if found is None else found
 
     def _rows_of(self, name: str, some: str, columns: str) -> pa.Table:

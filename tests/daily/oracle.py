@@ -36,6 +36,7 @@ LARGEST_COMPARISON: Final = 5_000
 FEWEST_FOR_PERCENTILES: Final = 30
 """Users."""
 MOST_LONE: Final = 0.03
+"""Share of items of values that one group alone was served, up to which an entropy is reliable."""
 FEWEST_GROUPS: Final = 30
 """Groups of users, for an entropy to be reliable."""
 DIMENSIONS: Final = ("brand", "category")

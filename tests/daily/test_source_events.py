@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from otel_personalization.daily.job import Run, compute
 from otel_personalization.daily.source_events import in_order
 from tests.daily import hostile
 from tests.daily.comparison import snapshots
+from tests.daily.test_served import NOON
 
 SCHEMA = pa.schema(
     [
@@ -28,7 +29,6 @@ SCHEMA = pa.schema(
     ]
 )
 PLACED = pa.schema([("ordinal", pa.int64()), ("cell", pa.int32())])
-NOON = datetime(2026, 11, 21, 12)  # noqa: DTZ001  # as it is in snapshots
 
 decisions = st.fixed_dictionaries(
     {
