@@ -9,8 +9,9 @@ Every pair of users counts, and the interval is that of users, not of pairs, whi
 
 How 12.5 million pairs take a fraction of a tenth of a second: the intersections of all pairs are
 the product of the matrix of users by items with its transpose. Its numbers are small, so four
-users share one 16-bit number, four bits each, and one look-up in a table of all such numbers gives
-the sum of four overlaps. An overlap takes few values, which are counted and never sorted.
+users share one 16-bit number, four bits each, and one look-up in a table of all such numbers says
+of four pairs how many share one item, two, and so on: small counters within one 64-bit number,
+which add up. An overlap takes few values, which are counted and never sorted.
 
 The rows of a surface have most users in common: all of them, and those of one device, say. So what
 differs by few lists from what was compared before is compared by those alone (`Overlaps`).
@@ -21,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -40,8 +42,16 @@ _NIBBLES: Final = 4
 """Four-bit numbers in a code of 16 bits."""
 _WORTH_PACKING: Final = 1000
 """Users from which on the time that packing saves exceeds that of making its tables."""
+_COUNTED: Final = 4
+"""Counters in a 64-bit number, of as many numbers of shared items that follow one another."""
+_COUNTER_BITS: Final = 13
+_MORE: Final = 1 << (_COUNTED * _COUNTER_BITS)
+"""What a code adds that has a user with whom more items are shared; its counter is the rest."""
+_TILE_CODES: Final = 2047
+"""At most, of the columns that are held at a time: with `_NIBBLES` users each, no counter runs
+over."""
 _TILE_BYTES: Final = 1 << 24
-"""At most, of the columns that are held at a time: items x users, packed."""
+"""At most, of those: items x users, packed."""
 _BLOCK_CODES: Final = 1 << 18
 """At most, of the codes that are looked up at a time: they stay in the processor's cache."""
 _FEW: Final = 1 / 5
@@ -101,7 +111,6 @@ class Overlaps:
         self._incidence = _incidence(lists, k)
         self._sizes = np.diff(self._incidence.indptr).astype(np.int64)
         self._is_packed = len(lists) >= _WORTH_PACKING and k < 1 << 4
-        self._tables: dict[int, _Numbers] = {}
         self._compared: list[_Compared] = []
         """Those of which all pairs were compared, and none was taken from another."""
 
@@ -181,30 +190,28 @@ class Overlaps:
         columns = columns[np.argsort(self._sizes[columns], kind="stable")]
         packed = _Packed.of(self._sizes[columns], self._k, self._is_packed)
         incidence = self._incidence[rows[order]].astype(packed.dtype)
-        tallies: dict[int, _Integers] = {}
         sums = np.zeros(len(rows))
+        tally = np.zeros((2 * self._k + 1, packed.radix), np.int64)
         for first, items in packed.tiles(self._incidence[columns]):
             ranges = list(packed.code_ranges(first, first + items.shape[1]))
-            widest = max(right - left for _, left, right in ranges)
-            rows_at_once = max(1, _BLOCK_CODES // widest)
+            rows_at_once = max(1, _BLOCK_CODES // items.shape[1])
             for size, start, stop in _classes(self._sizes[rows[order]]):
                 for row in range(start, stop, rows_at_once):
                     some = slice(row, min(row + rows_at_once, stop))
                     codes = (incidence[some] @ items).astype(np.intp)
                     for other, left, right in ranges:
                         both = size + other
-                        if both not in self._tables:
-                            self._tables[both] = packed.table(both)
-                        if both not in tallies:
-                            tallies[both] = np.zeros(len(self._tables[both]), np.int64)
-                        part = codes[:, left - first : right - first]
-                        sums[order[some]] += self._tables[both].take(part).sum(axis=1)
-                        tally = np.bincount(part.ravel())
-                        tallies[both][: len(tally)] += tally
-        counts = np.zeros((2 * self._k + 1, packed.radix), np.int64)
-        for both, tally in tallies.items():
-            counts[both] = packed.unpack(tally)
-        return sums, counts
+                        shared = packed.shared(codes[:, left - first : right - first])
+                        sums[order[some]] += shared @ _overlap_by_shared(both, packed.radix)
+                        tally[both] += shared.sum(axis=0)
+        return sums, tally
+
+
+def _overlap_by_shared(both: int, radix: int) -> _Numbers:
+    """The overlap of two lists of ``both`` items together that share 0, 1, and so on."""
+    shared = np.arange(radix)
+    # Two lists never share more than half of their items together.
+    return np.where(2 * shared <= both, shared / np.maximum(both - shared, 1), 0.0)
 
 
 @dataclass(frozen=True)
@@ -402,7 +409,7 @@ class _Packed:
     def tiles(self, incidence: Any) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Columns of the product, few enough at a time: the first code, and items by codes."""
         items = incidence.shape[1]
-        width = max(1, _TILE_BYTES // (items * self.dtype.itemsize))
+        width = max(1, min(_TILE_CODES, _TILE_BYTES // (items * self.dtype.itemsize)))
         of_user = np.diff(incidence.indptr)
         for first in range(0, self.starts[-1], width):
             behind = min(first + width, self.starts[-1])
@@ -432,21 +439,49 @@ class _Packed:
             if left < right:
                 yield size, left, right
 
-    def table(self, both: int) -> _Numbers:
-        """Code -> sum of the overlaps of its users with a list, of ``both`` items together."""
-        shared = np.arange(self.radix)
-        # Two lists never share more than half of their items together.
-        one = np.where(2 * shared <= both, shared / np.maximum(both - shared, 1), 0.0)
-        table = one
-        for _ in range(self.users_per_code - 1):
-            table = np.add.outer(one, table).ravel()
-        return table
+    def shared(self, codes: npt.NDArray[np.intp]) -> _Integers:
+        """How many users share 0, 1, and so on items with a list, of each row of codes.
 
-    def unpack(self, tally: _Integers) -> _Integers:
-        """How often each code occurs -> how often each number of shared items does."""
+        Of a code of several users 0 is not counted: nobody asks for it, and the last code may have
+        fewer users.
+        """
+        rows, width = codes.shape
         if self.users_per_code == 1:
-            return tally
-        grid = tally.reshape((self.radix,) * self.users_per_code)
-        axes = range(self.users_per_code)
-        parts = [grid.sum(axis=tuple(a for a in axes if a != axis)) for axis in axes]
-        return np.asarray(np.sum(parts, axis=0))
+            row = np.arange(rows)[:, None] * self.radix
+            counts = np.bincount((row + codes).ravel(), minlength=rows * self.radix)
+            return counts.reshape(rows, self.radix)
+        first, *others = _counters()
+        found = first.take(codes)
+        sums = [found.sum(axis=1)]
+        # As a rule few share more, among them each list with itself.
+        more = np.flatnonzero(found.ravel() >= _MORE)
+        row, column = np.divmod(more, width)
+        codes = codes[row, column]
+        for table in others:
+            sums.append(np.zeros(rows, np.int64))
+            np.add.at(sums[-1], row, table.take(codes))
+        shifts = np.arange(_COUNTED) * _COUNTER_BITS
+        counts = (np.column_stack(sums)[:, :, None] >> shifts) & ((1 << _COUNTER_BITS) - 1)
+        return np.insert(counts.reshape(rows, -1), 0, 0, axis=1)[:, : self.radix]
+
+
+@cache
+def _counters() -> list[_Integers]:
+    """Tables of all 16-bit codes: how many of their users share how many items.
+
+    The first has counters of those who share 1 to `_COUNTED` items, and so on; what is more is
+    `_MORE`.
+    """
+    shared = np.arange(1 << 4)
+    tables = []
+    for start in range(1, 1 << 4, _COUNTED):
+        place = shared - start
+        is_counted = (place >= 0) & (place < _COUNTED)
+        counter = np.where(is_counted, 1 << (_COUNTER_BITS * np.clip(place, 0, _COUNTED)), 0)
+        is_more = place >= _COUNTED
+        sums, any_more = counter, is_more
+        for _ in range(_NIBBLES - 1):
+            sums = np.add.outer(sums, counter).ravel()
+            any_more = np.logical_or.outer(any_more, is_more).ravel()
+        tables.append(sums + any_more * _MORE)
+    return tables
