@@ -105,7 +105,7 @@ class Lists:
         is_another = np.any([np.diff(part, prepend=part[:1]) != 0 for part in user], axis=0)
         self._user = np.empty(len(table), np.int64)
         self._user[order] = np.cumsum(is_another)
-        self._lists = first_distinct(table["items"].combine_chunks(), k)
+        self._items = table["items"].combine_chunks()
 
     def of(self, sets: Iterable[Cells], eligible_users: Mapping[Cells, int]) -> _Columns:
         """The overlap of the users of each of some sets of cells.
@@ -117,7 +117,7 @@ class Lists:
         # The widest first: the others have most of its lists.
         chosen = {cells: self._chosen(cells) for cells in sorted(sets, key=lambda s: (-len(s), s))}
         used = np.unique(np.concatenate(list(chosen.values())))
-        overlaps = Overlaps(self._lists.take(pa.array(used)), self._k)
+        overlaps = Overlaps(first_distinct(self._items.take(pa.array(used)), self._k), self._k)
         return {
             cells: {
                 **_overlap_columns(overlaps.of(np.searchsorted(used, rows))),
