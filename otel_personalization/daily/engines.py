@@ -97,6 +97,19 @@ class Engine(ABC):
         """The rows of a statement, in its order, without a table."""
 
 
+def _turned(number: str) -> str:
+    """An expression of a number of 64 bits with its bytes the other way round."""
+    for bits, mask in ((8, 0x00FF00FF00FF00FF), (16, 0x0000FFFF0000FFFF), (32, 0x00000000FFFFFFFF)):
+        number = f"((({number} >> {bits}) & {mask}) | (({number} & {mask}) << {bits}))"
+    return number
+
+
+# Of a digest as the number whose lowest byte is the first of the digest. To cast its hexadecimal
+# digits takes half as long again as all the rest of it.
+_FIRST_HALF: Final = _turned("CAST(digest & 18446744073709551615 AS UBIGINT)")
+_SECOND_HALF: Final = _turned("CAST(digest >> 64 AS UBIGINT)")
+
+
 class DuckDB(Engine):
     """In this process, on the files of a machine.
 
@@ -113,8 +126,9 @@ class DuckDB(Engine):
         "hash": "hash",
         "size": "len",
         "items_and_places": "unnest(items) AS item, generate_subscripts(items, 1) AS place",
-        "digits_1_to_15": "CAST('0x' || substr(digest, 1, 15) AS BIGINT)",
-        "digits_16_to_30": "CAST('0x' || substr(digest, 16, 15) AS BIGINT)",
+        "digest": "md5_number",
+        "digits_1_to_15": f"CAST({_FIRST_HALF} >> 4 AS BIGINT)",
+        "digits_16_to_30": f"CAST((({_FIRST_HALF} & 15) << 56) | ({_SECOND_HALF} >> 8) AS BIGINT)",
     }
 
     def __init__(self, manifests: Sequence[Manifest], org_id: str) -> None:
@@ -125,7 +139,7 @@ class DuckDB(Engine):
     def __enter__(self) -> Self:
         spilled = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="personalization-"))
         self._connection = self._exit.enter_context(
-            duckdb.connect(  # tables on the disk: there they are compressed, and leave the memory
+            duckdb.connect(  # tables on the disk: there they leave the memory
                 f"{spilled}/tables.duckdb",
                 config={
                     "memory_limit": MEMORY_LIMIT,
@@ -135,6 +149,8 @@ class DuckDB(Engine):
             )
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would print to stdout
+        # To look for the best way to compress a table takes longer than to write it as it is.
+        self._connection.execute("SET force_compression = 'uncompressed'")
         # Of a join, what is written on the right is kept in memory. Left to guess, DuckDB keeps ten
         # million decisions with their items, and has no memory left.
         self._connection.execute("SET disabled_optimizers = 'join_order, build_side_probe_side'")

@@ -72,6 +72,7 @@ class Spark(Engine):
         "hash": "xxhash64",
         "size": "size",
         "items_and_places": "posexplode(items) AS (place, item)",
+        "digest": "md5",
         "digits_1_to_15": "CAST(conv(substr(digest, 1, 15), 16, 10) AS BIGINT)",
         "digits_16_to_30": "CAST(conv(substr(digest, 16, 15), 16, 10) AS BIGINT)",
     }

@@ -1,9 +1,17 @@
--- What adds up, by cell, by the rules that told its decisions apart, and by decisions of one share:
--- whole numbers only, which add up to the same in any order.
+-- What adds up, by cell, by the rules that told its decisions apart (see counted.sql), and by decisions of
+-- one share: whole numbers only, which add up to the same in any order.
 SELECT
     cell,
-    cohort_rule,
-    device_rule,
+    CASE
+        WHEN cohort IS NOT NULL THEN 'extras'
+        WHEN user_hash IS NULL OR NOT {has_history} THEN 'unknown'
+        ELSE 'history'
+    END AS cohort_rule,
+    CASE
+        WHEN device IS NOT NULL THEN 'extras'
+        WHEN bucket_device IS NOT NULL THEN 'bucket_key'
+        ELSE 'unknown'
+    END AS device_rule,
     served_items,
     personalized_items,
     count(*) AS decisions,

@@ -14,19 +14,9 @@ SELECT
         ELSE 'new'
     END AS cohort,
     CASE
-        WHEN s.cohort IS NOT NULL THEN 'extras'
-        WHEN s.user_hash IS NULL OR NOT {has_history} THEN 'unknown'
-        ELSE 'history'
-    END AS cohort_rule,
-    CASE
         WHEN coalesce(s.device, s.bucket_device) = 'all' THEN 'all_'
         ELSE coalesce(s.device, s.bucket_device, 'unknown')
     END AS device,
-    CASE
-        WHEN s.device IS NOT NULL THEN 'extras'
-        WHEN s.bucket_device IS NOT NULL THEN 'bucket_key'
-        ELSE 'unknown'
-    END AS device_rule,
     CASE WHEN s.experiment IN ('all', 'none') THEN concat(s.experiment, '_')
         ELSE coalesce(s.experiment, 'none') END AS experiment,
     CASE WHEN s.variant IN ('all', 'none') THEN concat(s.variant, '_')

@@ -7,8 +7,6 @@ SELECT
     day,
     ordinal,
     cell,
-    cohort_rule,
-    device_rule,
     list_ts,
     CASE WHEN user_hash IS NOT NULL THEN user_order END AS user_order,
     CASE WHEN user_hash IS NOT NULL THEN user_rest END AS user_rest,
@@ -19,7 +17,7 @@ FROM (
         SELECT
             c.cell,
             d.*,
-            md5(concat(
+            {digest}(concat(
                 'personalization:',
                 coalesce(d.user_hash, d.decision_id, CAST(d.ordinal AS {text}))
             )) AS digest

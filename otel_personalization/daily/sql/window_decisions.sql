@@ -1,4 +1,4 @@
 -- The decisions of the window, each with where it belongs.
-SELECT p.cell, p.users, p.user_order, p.cohort_rule, p.device_rule, s.*
+SELECT p.cell, p.users, p.user_order, s.*
 FROM stored s
 JOIN placed p ON s.day = p.day AND s.ordinal = p.ordinal
