@@ -207,10 +207,9 @@ class _Counts:
         with self._lock:
             known = pc.index_in(names, self._texts)
             if known.null_count:
-                new = names.filter(known.is_null()).drop_null()
-                self._texts = pa.concat_arrays([self._texts, new])
+                self._texts = pa.concat_arrays([self._texts, names.filter(known.is_null())])
                 known = pc.index_in(names, self._texts)
-        keys = np.append(0, known.fill_null(-1).to_numpy() + np.int64(1)) * self._owners
+        keys = np.append(0, known.to_numpy() + np.int64(1)) * self._owners
         of_places: Integers = keys[_places(texts.indices)]
         return of_places
 

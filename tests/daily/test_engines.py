@@ -1,7 +1,10 @@
-"""What an engine says when it cannot go on."""
+"""What an engine says when it cannot go on, and how it spells what is spelled in two ways."""
 
 from __future__ import annotations
 
+from hashlib import md5
+
+import duckdb
 import pytest
 
 from otel_personalization.daily import engines
@@ -35,3 +38,17 @@ def test_decisions_whose_ids_share_a_hash_are_no_repeated_deliveries(tmp_path, m
     assert len(expected) > 10
     monkeypatch.setattr(DuckDB, "words", {**DuckDB.words, "hash": "0 * hash"})
     assert repeated() == expected
+
+
+def test_a_user_is_the_first_thirty_digits_of_a_digest():
+    texts = [f"personalization:{user}" for user in range(2000)]
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE texts AS SELECT unnest(?) AS text", [texts])
+        found = connection.sql(
+            "SELECT text, {digits_1_to_15}, {digits_16_to_30} "
+            "FROM (SELECT text, {digest}(text) AS digest FROM texts)".format_map(DuckDB.words)
+        ).fetchall()
+    digests = {text: md5(text.encode()).hexdigest() for text in texts}
+    assert sorted(found) == sorted(
+        (text, int(digest[:15], 16), int(digest[15:30], 16)) for text, digest in digests.items()
+    )

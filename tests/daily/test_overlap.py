@@ -148,6 +148,23 @@ def test_many_users_and_long_lists_of_all_lengths_are_exact(k, users):
     )
 
 
+@pytest.mark.parametrize("shared", [1, 4, 5, 8, 14])
+def test_no_counter_runs_over_where_very_many_pairs_share_as_much(shared):
+    """More users than a counter of 13 bits holds have one of 50 items each, and all others."""
+    users, own = 9000, 50
+    everybody = [f"of all {n}" for n in range(shared)]
+    lists = [[f"own {n % own}", *everybody] for n in range(users)]
+    pairs = math.comb(users, 2)
+    identical = own * math.comb(users // own, 2)
+    found = overlap_of(arrow(lists), 15)
+    assert found.identical_share == identical / pairs
+    others = shared / (shared + 2)
+    assert found.mean == pytest.approx(others + (1 - others) * identical / pairs, rel=1e-12)
+    assert found.percentiles == pytest.approx(
+        {50: others, 75: others, 90: others, 95: others, 99: 1}
+    )
+
+
 @settings(max_examples=15)
 @given(st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=30, max_size=30))
 def test_the_interval_is_that_of_an_unbiased_variance_over_users(lists):
