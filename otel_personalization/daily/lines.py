@@ -18,7 +18,6 @@ from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 import numpy as np
 import psycopg
@@ -26,9 +25,9 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.conninfo import conninfo_to_dict
 
 from otel_personalization import ndjson
+from otel_personalization.daily.postgres import PostgresUrl, UnreadableUrlError
 from otel_personalization.daily.tables import UNKNOWN
 from otel_personalization.errors import RemediedError
 from otel_personalization.ndjson import MAX_PROBLEMS, Problem, Progress
@@ -49,7 +48,6 @@ TABLE: Final = "rec_decisions"
 JSON_COLUMNS: Final = ("effective_config", "bandit", "final_items", "mmr_info", "caps", "extras")
 COLUMNS: Final = ("decision_id", "org_id", "namespace", "surface", "user_hash", *JSON_COLUMNS)
 """What is read of it, beside ts: all that a snapshot holds comes from these."""
-CONNECT_SECONDS: Final = 10
 ROWS_AT_FIRST: Final = 50
 MOST_ROWS: Final = 2000
 FETCH_BYTES: Final = 4 << 20
@@ -326,33 +324,16 @@ class _BytesLoader(Loader):
 def _connected(url: str) -> Iterator[psycopg.Connection]:
     """A read-only transaction; whatever goes wrong in it is a `SourceError`."""
     try:
-        parts = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:  # it quotes what it cannot read, the password perhaps
-        parts = {"host": "@"}
-    # A password in which an @ or a / was left as it is ends up in these, and in what libpq says.
-    if any("@" in str(parts.get(name)) for name in ("host", "port", "dbname")):
-        raise SourceError(
-            "the address of PostgreSQL cannot be read",
-            "write postgresql://USER@HOST:PORT/DATABASE; in a password, %40 for @ and %2F for /",
-        )
-    where = "PostgreSQL at " + str(parts.get("host") or parts.get("hostaddr") or "the default host")
+        server = PostgresUrl(url)
+    except UnreadableUrlError as error:
+        raise SourceError(error.what, error.remedy) from None
     try:
-        with psycopg.connect(
-            url,
-            connect_timeout=parts.get("connect_timeout") or CONNECT_SECONDS,
-            application_name=parts.get("application_name") or "otel-personalization snapshot",
-            client_encoding="utf8",
-        ) as connection:
+        with server.connect("otel-personalization snapshot", client_encoding="utf8") as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             yield connection
     except psycopg.Error as error:
-        said = error.diag.message_primary or str(error).strip().replace("\n", " ")
-        for name in ("password", "sslpassword"):
-            secret = str(parts.get(name) or "")
-            for form in {secret, quote(secret, safe="")} - {""}:
-                said = said.replace(form, "***")
-        raise SourceError(f"{where}: {said}", _remedy(error)) from None
+        raise SourceError(f"{server.place}: {server.shown(error)}", _remedy(error)) from None
 
 
 def _remedy(error: psycopg.Error) -> str:

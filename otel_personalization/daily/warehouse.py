@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import errors as postgres_errors
-from psycopg.conninfo import conninfo_to_dict
 
+from otel_personalization.daily.postgres import PostgresUrl, UnreadableUrlError
 from otel_personalization.daily.tables import (
     PERSONALIZATION_DAILY,
     TABLES,
@@ -42,9 +42,7 @@ from otel_personalization.daily.tables import (
     Table,
     arrow_schema,
 )
-from otel_personalization.prometheus_api import credentials_of
 
-CONNECT_SECONDS: Final = 10
 LOCK_SECONDS: Final = 600
 """How long a run waits for another one on the same PostgreSQL, which takes seconds."""
 
@@ -435,83 +433,27 @@ class _DuckDB(_Database):
 
 @contextmanager
 def _open_postgres(url: str) -> Iterator[Warehouse]:
-    text = _PostgresText(url)
     try:
-        connection = psycopg.connect(
-            url,
+        server = PostgresUrl(url)
+    except UnreadableUrlError as error:
+        raise WarehouseError(str(error)) from None
+    try:
+        connection = server.connect(
+            "otel-personalization daily",
             autocommit=True,
             prepare_threshold=None,  # for poolers that give each transaction another connection
-            **text.defaults,
         )
     except psycopg.Error as error:
         raise WarehouseError(
-            f"{text.place} cannot be reached: {text.shown(error)}; see that it runs, that host, "
-            "port and database are right, and so are name and password"
+            f"{server.place} cannot be reached: {server.shown(error)}; see that it runs, that "
+            "host, port and database are right, and so are name and password"
         ) from None
     with closing(connection):
         # In a stricter one a run that waited for another would not see what that has done.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        warehouse = _Postgres(connection, text)
+        warehouse = _Postgres(connection, server)
         warehouse.migrate()
         yield warehouse
-
-
-class _PostgresText:
-    """What can be said of a PostgreSQL: neither its URL nor all that its client says.
-
-    Args:
-        url: as libpq takes it.
-
-    Raises:
-        WarehouseError: the URL cannot be read.
-    """
-
-    def __init__(self, url: str) -> None:
-        parameters = _parameters(url)
-        if parameters is None:
-            raise WarehouseError(
-                "the URL of PostgreSQL cannot be read (it is not shown, for it may hold a "
-                "password); write postgresql://NAME:PASSWORD@HOST:PORT/DATABASE, with / ? # @ % "
-                "and spaces in name and password as %2F %3F %23 %40 %25 %20"
-            )
-        host = parameters.get("host") or parameters.get("hostaddr") or "its usual socket"
-        port, database = parameters.get("port"), parameters.get("dbname")
-        self.place = f"PostgreSQL at {host}" + (f":{port}" if port else "")
-        self.place += f", database {database}" if database else ""
-        self.defaults: dict[str, Any] = {
-            name: value
-            for name, value in (
-                ("connect_timeout", CONNECT_SECONDS),
-                ("application_name", "otel-personalization daily"),
-            )
-            if name not in parameters
-        }
-        self._user = str(parameters.get("user", ""))
-        encoded = credentials_of(url).partition(":")[2]
-        secrets = (encoded, *(parameters.get(name) for name in ("password", "sslpassword")))
-        self._secrets = [str(secret) for secret in secrets if secret]
-
-    def shown(self, error: psycopg.Error) -> str:
-        """What the client or the server says, on one line, without credentials."""
-        said = str(error)
-        for secret in self._secrets:
-            said = said.replace(secret, "***")
-        if self._user:
-            said = re.sub(rf'(user|role) "{re.escape(self._user)}"', r"the \1 of the URL", said)
-        return " ".join(said.split())
-
-
-def _parameters(url: str) -> dict[str, Any] | None:
-    """What a URL says; None if it cannot be read."""
-    # Of an @ or a / in a password libpq makes a host or a port, and shows those.
-    if re.search(r"[/?#@\s]", credentials_of(url)):
-        return None
-    try:
-        parameters = conninfo_to_dict(url)
-    except psycopg.Error:
-        return None
-    # Where there is no host, what is meant for a password is the port.
-    return parameters if re.fullmatch(r"[\d,]*", str(parameters.get("port", ""))) else None
 
 
 class _Postgres(_Database):
@@ -535,10 +477,10 @@ class _Postgres(_Database):
     _lock = 0x6F74656C5F646179
     """Of the job, among all advisory locks of the database: "otel_day"."""
 
-    def __init__(self, connection: psycopg.Connection[Any], text: _PostgresText) -> None:
-        super().__init__(text.place)
+    def __init__(self, connection: psycopg.Connection[Any], server: PostgresUrl) -> None:
+        super().__init__(server.place)
         self._connection = connection
-        self._text = text
+        self._server = server
 
     def _find(self, table: Table) -> _Found | None:
         tables = self._run(
@@ -589,7 +531,7 @@ class _Postgres(_Database):
                 if isinstance(error, kind):
                     remedy = other
             raise WarehouseError(
-                f"{self._place} refused: {self._text.shown(error)}; nothing was changed: {remedy}"
+                f"{self._place} refused: {self._server.shown(error)}; nothing was changed: {remedy}"
             ) from None
 
 
