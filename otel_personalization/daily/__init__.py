@@ -5,6 +5,7 @@ Data flows one way, and a module imports only from those above it in this list::
     tables.py         every column of every table, with its meaning; the contract
     sql/              the statements, a file each
     postgres.py       where a PostgreSQL is, and what of it may be shown
+    files.py          locks, and files that are on the disk
     lines.py          stored traces, from files or PostgreSQL, as lines of JSON
     snapshot.py       lines -> Parquet partitions ``day=YYYY-MM-DD/``, read by ``sql/decisions.sql``
     row_groups.py     what is read of those partitions without an engine

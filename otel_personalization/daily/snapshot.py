@@ -19,10 +19,8 @@ Only where files can be locked, which Windows does otherwise.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping
@@ -39,6 +37,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES
+from otel_personalization.daily.files import locked, sync
 from otel_personalization.daily.lines import NO_JSON, SCHEMA, Lines, in_words
 from otel_personalization.daily.sql import text_of
 from otel_personalization.errors import RemediedError
@@ -161,7 +160,7 @@ def write(
             for batch in batches:
                 writer.add(batch)
         made = {day: file.sealed() for day, file in sorted(writer.files.items())}
-        with _locked(folder / _LOCK):
+        with locked(folder / _LOCK):
             manifests = {
                 day: _commit(
                     sealed, folder / f"day={day}", writer.problems_of(day), workplace / MANIFEST
@@ -391,7 +390,7 @@ class _DayFile:
 
     def sealed(self) -> _Sealed:
         """Have it on the disk, once it is closed."""
-        _sync(self.path)
+        sync(self.path)
         first, last = (instant.replace(tzinfo=timezone.utc) for instant in self._instants)
         return _Sealed(
             self.path,
@@ -523,13 +522,13 @@ def _commit(sealed: _Sealed, partition: Path, problems: dict[str, int], draft: P
     )
     partition.mkdir(exist_ok=True)
     sealed.path.replace(manifest.data)
-    _sync(partition)
+    sync(partition)
     fields = {name: value for name, value in vars(manifest).items() if name != "partition"}
     draft.write_text(json.dumps(fields, indent=1, default=_iso) + "\n", "utf-8")
-    _sync(draft)
+    sync(draft)
     draft.replace(partition / MANIFEST)  # from here on it is the day
-    _sync(partition)
-    _sync(partition.parent)
+    sync(partition)
+    sync(partition.parent)
     _remove_others(partition, manifest.file)
     return manifest
 
@@ -548,18 +547,18 @@ def _remove_others(partition: Path, current: str | None) -> None:
 def _workplace(folder: Path) -> Iterator[Path]:
     """A folder for files that are not complete. It is locked for as long as its process lives."""
     with ExitStack() as stack:
-        with _locked(folder / _LOCK):
+        with locked(folder / _LOCK):
             _remove_left_over(folder)
             workplace = Path(mkdtemp(prefix=_WORKPLACE, dir=folder))
             stack.callback(shutil.rmtree, workplace, ignore_errors=True)
-            stack.enter_context(_locked(workplace / _LOCK))
+            stack.enter_context(locked(workplace / _LOCK))
         yield workplace
 
 
 def _remove_left_over(folder: Path) -> None:
     """Remove what killed runs left; those that live are left alone, whose workplaces are locked."""
     for workplace in folder.glob(f"{_WORKPLACE}*"):
-        with suppress(BlockingIOError, FileNotFoundError), _locked(workplace / _LOCK, wait=False):
+        with suppress(BlockingIOError, FileNotFoundError), locked(workplace / _LOCK, wait=False):
             shutil.rmtree(workplace, ignore_errors=True)
     for partition in folder.glob("day=*"):
         with suppress(SnapshotError, ValueError):
@@ -569,24 +568,3 @@ def _remove_left_over(folder: Path) -> None:
             except MissingDayError:
                 current = None
             _remove_others(partition, current)
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a file's lock, which ends with the process at the latest.
-
-    Raises:
-        BlockingIOError: another holds it, and it is not to be waited for.
-    """
-    with path.open("ab") as stream:  # to write, without which NFS gives no lock
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

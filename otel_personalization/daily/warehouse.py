@@ -13,8 +13,6 @@ to make tables is enough from then on. Names come from `tables.py` only, values 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import errors as postgres_errors
 
+from otel_personalization.daily.files import locked, sync
 from otel_personalization.daily.postgres import PostgresUrl, UnreadableUrlError
 from otel_personalization.daily.tables import (
     PERSONALIZATION_DAILY,
@@ -588,7 +587,7 @@ class _Folder(Warehouse):
             )
 
     def _replace(self, day: date, org_id: str, rows: Mapping[Table, pa.Table]) -> None:
-        with self._locked():
+        with locked(self._folder / ".lock"):  # one run at a time
             written = []
             for table, new in rows.items():
                 file = self._file(table, day, org_id)
@@ -596,11 +595,11 @@ class _Folder(Warehouse):
                 # What a killed run left is written over; readers take no such name.
                 unfinished = file.with_name(f".{file.name}.unfinished")
                 pq.write_table(new, unfinished)
-                _sync(unfinished)
+                sync(unfinished)
                 written.append((unfinished, file))
             for unfinished, file in written:
                 unfinished.replace(file)
-                _sync(file.parent)
+                sync(file.parent)
 
     def _read(self, table: Table, org_id: str, first_day: date, last_day: date) -> pa.Table:
         found = [
@@ -641,13 +640,6 @@ class _Folder(Warehouse):
                     yield day, file
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One run at a time; the system takes the lock from one that is killed."""
-        with (self._folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    @contextmanager
     def _telling(self) -> Iterator[None]:
         try:
             yield
@@ -656,12 +648,3 @@ class _Folder(Warehouse):
                 f"the folder of Parquet {self._folder} cannot be used: {_one_line(error)}; see "
                 "that it may be written and has room. A damaged file goes when its day is run again"
             ) from None
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

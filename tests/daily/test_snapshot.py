@@ -562,7 +562,7 @@ def test_a_writer_killed_at_random_moments_leaves_a_whole_day(tmp_path):
 
 
 KILLED_AT_EACH_STEP = """
-import os, pathlib, shutil, signal, sys
+import fcntl, os, pathlib, shutil, signal, sys
 from datetime import date
 from otel_personalization.daily import snapshot
 from otel_personalization.daily.lines import FileLines
@@ -585,7 +585,7 @@ while True:
         for place, name in (
             (pathlib.Path, "replace"), (pathlib.Path, "mkdir"), (pathlib.Path, "unlink"),
             (pathlib.Path, "write_text"), (os, "fsync"), (shutil, "rmtree"),
-            (snapshot, "mkdtemp"), (snapshot.fcntl, "flock"), (snapshot.pq, "ParquetWriter"),
+            (snapshot, "mkdtemp"), (fcntl, "flock"), (snapshot.pq, "ParquetWriter"),
         ):
             setattr(place, name, killing(getattr(place, name)))
         snapshot.write(FileLines([path]), folder)

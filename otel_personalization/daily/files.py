@@ -1,0 +1,34 @@
+"""Files that outlast a killed run, and that two runs do not write at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file's lock, which ends with the process at the latest; the file stays.
+
+    Args:
+        path: is made where it is missing.
+        wait: for as long as another holds it.
+
+    Raises:
+        BlockingIOError: another holds it, and it is not to be waited for.
+    """
+    with path.open("ab") as stream:  # to write, without which NFS gives no lock
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
