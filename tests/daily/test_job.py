@@ -98,6 +98,25 @@ def test_the_rules_that_told_users_apart_are_counted(tmp_path):
     assert sum(of_last.device_rules.values()) == of_last.decisions
 
 
+def test_each_rule_is_counted_where_it_told_a_decision_apart(tmp_path):
+    day = date(2026, 11, 21)
+    of_day = (
+        {"user_hash": "seen", "bandit": {"bucket_key": "ctx:device=web"}},
+        {"extras": {"cohort": "vip", "device": "ios"}},
+        {"user_hash": "seen", "extras": {"cohort": "vip"}, "bandit": {"bucket_key": "ctx:"}},
+        {"user_hash": "new", "extras": {"device": "ios"}},
+        {"extras": {"device": " "}},
+    )
+    lines = [
+        json.dumps({"ts": f"{on}T12:00:00Z", "final_items": []} | decision)
+        for on, decisions in ((day - timedelta(days=1), of_day[:1]), (day, of_day))
+        for decision in decisions
+    ]
+    found = computed(snapshots(lines, tmp_path), Run(day, "unknown")).quality
+    assert found.cohort_rules == {"history": 2, "extras": 2, "unknown": 1}
+    assert found.device_rules == {"bucket_key": 1, "extras": 2, "unknown": 2}
+
+
 def test_only_days_within_the_history_window_make_a_user_return(tmp_path):
     day = date(2026, 11, 21)
     lines = [

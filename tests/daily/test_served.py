@@ -181,3 +181,11 @@ def assert_the_same_lists(found: list[tuple], expected: list[tuple]) -> None:
         for item, known_as in zip(one[-1], other[-1], strict=True):
             assert names.setdefault(item, known_as) == known_as
     assert len(set(names.values())) == len(names)
+
+
+def test_what_indices_point_to_is_read_where_they_are_a_part_of_others():
+    indices = pa.array([5, None, 4, None, 0], pa.int32())
+    assert served._places(indices).tolist() == [6, 0, 5, 0, 1]
+    assert served._places(indices.slice(1, 3)).tolist() == [0, 5, 0]
+    assert served._places(pa.nulls(2, pa.int32())).tolist() == [0, 0]
+    assert served._places(pa.array([], pa.int32())).tolist() == []
