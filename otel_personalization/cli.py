@@ -206,6 +206,8 @@ def doctor(
       1  there is a problem
     """  # noqa: D301  # the character, which keeps lines apart
     sys.path.insert(0, str(Path.cwd()))  # as servers do
+    # An export that a shutdown cuts off is logged after that; findings have said what became of it.
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
     given = {"target": target, "trace": trace, "when": when}
     worst = 0
     with working() as (tell, stop):
