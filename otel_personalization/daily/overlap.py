@@ -207,6 +207,7 @@ class Overlaps:
         return sums, tally
 
 
+@cache
 def _overlap_by_shared(both: int, radix: int) -> _Numbers:
     """The overlap of two lists of ``both`` items together that share 0, 1, and so on."""
     shared = np.arange(radix)
