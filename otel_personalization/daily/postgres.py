@@ -71,7 +71,9 @@ class PostgresUrl:
 
     def shown(self, error: psycopg.Error) -> str:
         """What the server says, or else the client, on one line and without credentials."""
-        said = error.diag.message_primary or str(error)
+        told = error.diag  # without the line of the statement, which str(error) has
+        parts = (told.message_primary, told.message_detail, told.message_hint)
+        said = " ".join(part for part in parts if part) or str(error)
         for secret in self._secrets:
             said = said.replace(secret, "***")
         if user := self._parameters.get("user"):
