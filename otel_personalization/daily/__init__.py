@@ -11,6 +11,7 @@ Data flows one way, and a module imports only from those above it in this list::
     row_groups.py     what is read of those partitions without an engine
     served.py         what was served, counted from them
     source_events.py  what sources found, in the order of time
+    shared_items.py   how many items lists share, of all pairs at once
     overlap.py        Jaccard overlap of users' lists, with its interval
     entropy.py        entropy of what was served, corrected and with its interval
     rollup.py         which rows there are, and which of the finest cells are in each

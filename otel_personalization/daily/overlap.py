@@ -7,11 +7,8 @@ Every pair of users counts, and the interval is that of users, not of pairs, whi
     >>> overlap.mean, overlap.pairs
     (0.1111111111111111, 3)
 
-How 12.5 million pairs take a fraction of a tenth of a second: the intersections of all pairs are
-the product of the matrix of users by items with its transpose. Its numbers are small, so four
-users share one 16-bit number, four bits each, and one look-up in a table of all such numbers says
-of four pairs how many share one item, two, and so on: small counters within one 64-bit number,
-which add up. An overlap takes few values, which are counted and never sorted.
+What pairs share is counted in `shared_items`, 12.5 million pairs in two hundredths of a second. An
+overlap takes few values, which are counted and never sorted.
 
 The rows of a surface have most users in common: all of them, and those of one device, say. So what
 differs by few lists from what was compared before is compared by those alone (`Overlaps`).
@@ -20,10 +17,10 @@ differs by few lists from what was compared before is compared by those alone (`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,27 +30,12 @@ from scipy import sparse
 from scipy.special import expit, logit, stdtrit
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
+from otel_personalization.daily.shared_items import tiles
 from otel_personalization.daily.tables import CONFIDENCE, PERCENTILES
 
 _Integers = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
 
-_NIBBLES: Final = 4
-"""Four-bit numbers in a code of 16 bits."""
-_WORTH_PACKING: Final = 1000
-"""Users from which on the time that packing saves exceeds that of making its tables."""
-_COUNTED: Final = 4
-"""Counters in a 64-bit number, of as many numbers of shared items that follow one another."""
-_COUNTER_BITS: Final = 13
-_MORE: Final = 1 << (_COUNTED * _COUNTER_BITS)
-"""What a code adds that has a user with whom more items are shared; its counter is the rest."""
-_TILE_CODES: Final = 2047
-"""At most, of the columns that are held at a time: with `_NIBBLES` users each, no counter runs
-over."""
-_TILE_BYTES: Final = 1 << 24
-"""At most, of those: items x users, packed."""
-_BLOCK_CODES: Final = 1 << 18
-"""At most, of the codes that are looked up at a time: they stay in the processor's cache."""
 _FEW: Final = 1 / 5
 """Share of lists that may come and go until to compare all of them anew takes no longer."""
 
@@ -108,9 +90,8 @@ class Overlaps:
 
     def __init__(self, lists: pa.ListArray | pa.ChunkedArray, k: int) -> None:
         self._k = k
-        self._incidence = _incidence(lists, k)
-        self._sizes = np.diff(self._incidence.indptr).astype(np.int64)
-        self._is_packed = len(lists) >= _WORTH_PACKING and k < 1 << 4
+        self._items, self._sizes = _items_of(lists, k)
+        self._number_of_items = int(self._items.max(initial=0)) + 1
         self._compared: list[_Compared] = []
         """Those of which all pairs were compared, and none was taken from another."""
 
@@ -186,33 +167,27 @@ class Overlaps:
             Of each row, the sum of its overlaps with the columns; and how many pairs there are, by
             the items of both lists together and by those that they share.
         """
-        order = np.argsort(self._sizes[rows], kind="stable")
-        columns = columns[np.argsort(self._sizes[columns], kind="stable")]
-        packed = _Packed.of(self._sizes[columns], self._k, self._is_packed)
-        incidence = self._incidence[rows[order]].astype(packed.dtype)
+        by_size = _by_size(self._sizes[rows])
         sums = np.zeros(len(rows))
-        tally = np.zeros((2 * self._k + 1, packed.radix), np.int64)
-        for first, items in packed.tiles(self._incidence[columns]):
-            ranges = list(packed.code_ranges(first, first + items.shape[1]))
-            rows_at_once = max(1, _BLOCK_CODES // items.shape[1])
-            for size, start, stop in _classes(self._sizes[rows[order]]):
-                for row in range(start, stop, rows_at_once):
-                    some = slice(row, min(row + rows_at_once, stop))
-                    codes = (incidence[some] @ items).astype(np.intp)
-                    for other, left, right in ranges:
+        tally = np.zeros((2 * self._k + 1, self._k + 1), np.int64)
+        for tile in tiles(self._items[columns], self._sizes[columns], self._number_of_items):
+            for size, places in by_size:
+                for start in range(0, len(places), tile.at_once):
+                    some = places[start : start + tile.at_once]
+                    shared = tile.shared(self._items[rows[some], :size])
+                    for other, counts in zip(tile.sizes.tolist(), shared, strict=True):
                         both = size + other
-                        shared = packed.shared(codes[:, left - first : right - first])
-                        sums[order[some]] += shared @ _overlap_by_shared(both, packed.radix)
-                        tally[both] += shared.sum(axis=0)
+                        sums[some] += _overlap_by_shared(both)[: size + 1] @ counts
+                        tally[both, : size + 1] += counts.sum(axis=1)
         return sums, tally
 
 
 @cache
-def _overlap_by_shared(both: int, radix: int) -> _Numbers:
+def _overlap_by_shared(both: int) -> _Numbers:
     """The overlap of two lists of ``both`` items together that share 0, 1, and so on."""
-    shared = np.arange(radix)
+    shared = np.arange(both)
     # Two lists never share more than half of their items together.
-    return np.where(2 * shared <= both, shared / np.maximum(both - shared, 1), 0.0)
+    return np.where(2 * shared <= both, shared / (both - shared), 0.0)
 
 
 @dataclass(frozen=True)
@@ -291,18 +266,18 @@ def _percentiles(values: _Numbers, counts: _Integers, wanted: Sequence[int]) -> 
     return found
 
 
-def _incidence(lists: pa.ListArray | pa.ChunkedArray, k: int) -> Any:
-    """A sparse matrix of lists by items, ones."""
+def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[_Integers, _Integers]:
+    """The distinct items of lists as numbers, lists by k places; and how many each list has."""
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
     items = lists.flatten()
     if lists.null_count or items.null_count:
         raise ValueError("a list or an item is null")
     encoded = items.dictionary_encode()
-    lengths = pc.list_value_length(lists).to_numpy().astype(np.int64)
+    lengths = pc.list_value_length(lists).to_numpy()
     matrix = sparse.csr_matrix(
         (
-            np.ones(len(items), np.uint16),
+            np.ones(len(items), bool),
             encoded.indices.to_numpy(),
             np.concatenate(([0], np.cumsum(lengths))),
         ),
@@ -310,11 +285,12 @@ def _incidence(lists: pa.ListArray | pa.ChunkedArray, k: int) -> Any:
         copy=True,
     )
     matrix.sum_duplicates()
-    matrix.data[:] = 1
-    sizes = np.diff(matrix.indptr)
+    sizes = np.diff(matrix.indptr).astype(np.int64)
     if len(sizes) and (sizes.min() < 1 or sizes.max() > k):
         raise ValueError(f"a list has {sizes.min()} items, or {sizes.max()}; not 1 to {k}")
-    return matrix
+    found = np.zeros((len(lists), k), np.int64)
+    found[np.arange(k) < sizes[:, None]] = matrix.indices
+    return found, sizes
 
 
 def _tallied(tally: _Integers, sizes: _Integers) -> tuple[_Numbers, _Integers]:
@@ -341,148 +317,13 @@ def _tallied(tally: _Integers, sizes: _Integers) -> tuple[_Numbers, _Integers]:
     return distinct[pairs > 0], pairs[pairs > 0]
 
 
-def _classes(sizes: _Integers) -> list[tuple[int, int, int]]:
-    """(items, first list, first list behind) of those with as many items.
+def _by_size(sizes: _Integers) -> list[tuple[int, _Integers]]:
+    """Numbers of items that lists have, and the lists of each.
 
     Args:
-        sizes: items of each list, ascending.
+        sizes: items of each list.
     """
-    found, firsts, counts = np.unique(sizes, return_index=True, return_counts=True)
-    return [
-        (int(size), int(first), int(first + count))
-        for size, first, count in zip(found, firsts, counts, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """How users become columns of codes: one or several users share a code.
-
-    Users of lists of as many items follow one another, and codes have users of one size only.
-    """
-
-    classes: list[tuple[int, int, int]]
-    """See `_classes`."""
-    starts: list[int]
-    """Of each class, its first code; at last, the number of codes."""
-    codes: _Integers
-    """Of each user, the code."""
-    units: npt.NDArray[Any]
-    """Of each user, what one shared item adds to the code."""
-    users_per_code: int
-    radix: int
-    """Numbers of shared items that a code can tell apart, of each user."""
-
-    @property
-    def dtype(self) -> Any:
-        """Type of codes."""
-        return self.units.dtype
-
-    @classmethod
-    def of(cls, sizes: _Integers, k: int, is_packed: bool) -> _Packed:
-        """Pack users.
-
-        Args:
-            sizes: items of each user, ascending.
-            k: items that a list has at most.
-            is_packed: whether several users share a code, which takes k under 16.
-        """
-        dtype: Any
-        if is_packed:
-            per_code, dtype = _NIBBLES, np.uint16
-        else:
-            per_code, dtype = 1, np.uint8 if k < 1 << 8 else np.uint32
-        classes = _classes(sizes)
-        firsts, counts = (np.array([part[at] for part in classes], np.int64) for at in (1, 2))
-        counts = counts - firsts
-        codes_of_class = -(-counts // per_code)
-        starts = np.concatenate(([0], np.cumsum(codes_of_class)))
-        within = np.arange(len(sizes)) - np.repeat(firsts, counts)
-        return cls(
-            classes=classes,
-            starts=starts.tolist(),
-            codes=np.repeat(starts[:-1], counts) + within // per_code,
-            units=(1 << (4 * (within % per_code))).astype(dtype),
-            users_per_code=per_code,
-            radix=16 if per_code > 1 else k + 1,
-        )
-
-    def tiles(self, incidence: Any) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Columns of the product, few enough at a time: the first code, and items by codes."""
-        items = incidence.shape[1]
-        width = max(1, min(_TILE_CODES, _TILE_BYTES // (items * self.dtype.itemsize)))
-        of_user = np.diff(incidence.indptr)
-        for first in range(0, self.starts[-1], width):
-            behind = min(first + width, self.starts[-1])
-            start, stop = np.searchsorted(self.codes, [first, behind])
-            entries = slice(incidence.indptr[start], incidence.indptr[stop])
-            repeats = of_user[start:stop]
-            yield (
-                first,
-                sparse.coo_matrix(
-                    (
-                        np.repeat(self.units[start:stop], repeats),
-                        (
-                            incidence.indices[entries],
-                            np.repeat(self.codes[start:stop] - first, repeats),
-                        ),
-                    ),
-                    shape=(items, behind - first),
-                ).toarray(),
-            )
-
-    def code_ranges(self, first: int, behind: int) -> Iterator[tuple[int, int, int]]:
-        """The (items, first code, first code behind) of classes within a range of codes."""
-        for (size, _, _), start, stop in zip(
-            self.classes, self.starts[:-1], self.starts[1:], strict=True
-        ):
-            left, right = max(start, first), min(stop, behind)
-            if left < right:
-                yield size, left, right
-
-    def shared(self, codes: npt.NDArray[np.intp]) -> _Integers:
-        """How many users share 0, 1, and so on items with a list, of each row of codes.
-
-        Of a code of several users 0 is not counted: nobody asks for it, and the last code may have
-        fewer users.
-        """
-        rows, width = codes.shape
-        if self.users_per_code == 1:
-            row = np.arange(rows)[:, None] * self.radix
-            counts = np.bincount((row + codes).ravel(), minlength=rows * self.radix)
-            return counts.reshape(rows, self.radix)
-        first, *others = _counters()
-        found = first.take(codes)
-        sums = [found.sum(axis=1)]
-        # As a rule few share more, among them each list with itself.
-        more = np.flatnonzero(found.ravel() >= _MORE)
-        row, column = np.divmod(more, width)
-        codes = codes[row, column]
-        for table in others:
-            sums.append(np.zeros(rows, np.int64))
-            np.add.at(sums[-1], row, table.take(codes))
-        shifts = np.arange(_COUNTED) * _COUNTER_BITS
-        counts = (np.column_stack(sums)[:, :, None] >> shifts) & ((1 << _COUNTER_BITS) - 1)
-        return np.insert(counts.reshape(rows, -1), 0, 0, axis=1)[:, : self.radix]
-
-
-@cache
-def _counters() -> list[_Integers]:
-    """Tables of all 16-bit codes: how many of their users share how many items.
-
-    The first has counters of those who share 1 to `_COUNTED` items, and so on; what is more is
-    `_MORE`.
-    """
-    shared = np.arange(1 << 4)
-    tables = []
-    for start in range(1, 1 << 4, _COUNTED):
-        place = shared - start
-        is_counted = (place >= 0) & (place < _COUNTED)
-        counter = np.where(is_counted, 1 << (_COUNTER_BITS * np.clip(place, 0, _COUNTED)), 0)
-        is_more = place >= _COUNTED
-        sums, any_more = counter, is_more
-        for _ in range(_NIBBLES - 1):
-            sums = np.add.outer(sums, counter).ravel()
-            any_more = np.logical_or.outer(any_more, is_more).ravel()
-        tables.append(sums + any_more * _MORE)
-    return tables
+    order = np.argsort(sizes, kind="stable")
+    found, firsts = np.unique(sizes[order], return_index=True)
+    # Of no lists there is one part, which is empty.
+    return list(zip(found.tolist(), np.split(order, firsts[1:]), strict=False))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily import overlap as module
+from otel_personalization.daily import shared_items
 from otel_personalization.daily.overlap import Overlap, Overlaps, overlap_of
 
 T_29 = 2.045229642132703
@@ -85,13 +86,10 @@ LISTS = st.integers(1, 20).flatmap(
 )
 
 
-@given(LISTS, st.booleans())
-def test_every_number_is_that_of_all_pairs_compared_as_sets(case, packed):
+@given(LISTS)
+def test_every_number_is_that_of_all_pairs_compared_as_sets(case):
     k, lists = case
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_WORTH_PACKING", 0 if packed else 1000)
-        found = overlap_of(arrow(lists), k)
-    assert_equal(found, reference([set(one) for one in lists], k))
+    assert_equal(overlap_of(arrow(lists), k), reference([set(one) for one in lists], k))
 
 
 @settings(max_examples=50)
@@ -100,21 +98,19 @@ def test_small_tiles_and_blocks_change_nothing(case):
     k, lists = case
     whole = overlap_of(arrow(lists), k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_WORTH_PACKING", 0)
-        patch.setattr(module, "_TILE_BYTES", 1)
-        patch.setattr(module, "_BLOCK_CODES", 3)
+        patch.setattr(shared_items, "_TILE_BYTES", 1)
+        patch.setattr(shared_items, "_BLOCK_WORDS", 3)
         assert_equal(overlap_of(arrow(lists), k), reference([set(one) for one in lists], k))
         assert overlap_of(arrow(lists), k).percentiles == whole.percentiles
 
 
 @settings(max_examples=50)
-@given(LISTS, st.data(), st.booleans())
-def test_what_differs_by_few_lists_is_the_same_as_compared_anew(case, data, packed):
+@given(LISTS, st.data())
+def test_what_differs_by_few_lists_is_the_same_as_compared_anew(case, data):
     k, lists = case
     some = st.lists(st.sampled_from(range(len(lists))), min_size=2, unique=True)
     choices = [data.draw(some) for _ in range(3)] if len(lists) > 1 else [[0]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_WORTH_PACKING", 0 if packed else 1000)
         patch.setattr(module, "_FEW", math.inf)  # the second and third are taken from the first
         patch.setattr(module, "MIN_OVERLAP_USERS", 4)  # with interval and percentiles
         overlaps = Overlaps(arrow(lists), k)
@@ -149,8 +145,8 @@ def test_many_users_and_long_lists_of_all_lengths_are_exact(k, users):
 
 
 @pytest.mark.parametrize("shared", [1, 4, 5, 8, 14])
-def test_no_counter_runs_over_where_very_many_pairs_share_as_much(shared):
-    """More users than a counter of 13 bits holds have one of 50 items each, and all others."""
+def test_very_many_pairs_that_share_as_much_are_each_counted(shared):
+    """Users have one of 50 items each, and all others."""
     users, own = 9000, 50
     everybody = [f"of all {n}" for n in range(shared)]
     lists = [[f"own {n % own}", *everybody] for n in range(users)]
