@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 from scipy.special import digamma, stdtrit, xlogy
 
 from otel_personalization.daily.tables import CONFIDENCE
@@ -88,17 +87,17 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
         return None
     if min(groups.min(), values.min(), counts.min()) < 0:
         raise ValueError("a group, value or count is negative")
-    table = _table(groups, values, counts)
-    totals = np.asarray(table.sum(axis=0), np.int64).ravel()
+    table = _Table.of(groups, values, counts)
+    totals = np.bincount(table.values, table.counts).astype(np.int64)
     seen = totals[totals > 0]
     n = int(seen.sum())
     once, twice = int((seen == 1).sum()), int((seen == 2).sum())
     observed = math.log(n) - float(xlogy(seen, seen).sum()) / n
     corrected = max(0.0, float(_estimate(n, once, twice, _weighted_digamma(seen).sum())))
     sample_coverage = 1 - once / n
-    owners = np.bincount(table.indices, minlength=len(totals))
+    owners = np.bincount(table.values)
     lone_share = float(totals[owners == 1].sum()) / n
-    reliable = table.shape[0] >= MIN_GROUPS and lone_share <= MAX_LONE_SHARE
+    reliable = len(table.starts) >= MIN_GROUPS and lone_share <= MAX_LONE_SHARE
     lower, upper = _interval(table, totals, corrected) if reliable else (None, None)
     return Entropy(
         corrected,
@@ -111,16 +110,31 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
     )
 
 
-def _table(groups: _Integers, values: _Integers, counts: _Integers) -> sparse.csr_matrix:
-    """Groups by values; sorted, so that no rounding depends on the order of entries."""
-    rows, columns = int(groups.max()) + 1, int(values.max()) + 1
-    if rows * columns <= _CELLS_OF_ENTRY * len(counts):
-        whole = np.bincount(groups * columns + values, counts, rows * columns)
-        table = sparse.csr_matrix(whole.astype(np.int64).reshape(rows, columns))
-    else:
-        table = sparse.coo_matrix((counts, (groups, values)), shape=(rows, columns)).tocsr()
-        table.sort_indices()
-    return table[np.diff(table.indptr) > 0]
+class _Table(NamedTuple):
+    """How often each group was served each value; what it was not is left out."""
+
+    values: _Integers
+    """Ascending within each group; groups follow one another."""
+    counts: _Integers
+    starts: _Integers
+    """Of each group, its first entry."""
+
+    @classmethod
+    def of(cls, groups: _Integers, values: _Integers, counts: _Integers) -> _Table:
+        """Put entries of one group and value together, in an order that no rounding depends on."""
+        width = int(values.max()) + 1
+        keys = groups * width + values
+        cells = (int(groups.max()) + 1) * width
+        if cells <= _CELLS_OF_ENTRY * len(keys):
+            whole = np.bincount(keys, counts, cells)
+            found = np.flatnonzero(whole)
+            counts = whole[found].astype(np.int64)
+        else:
+            order = np.argsort(keys)
+            firsts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+            found, counts = keys[order][firsts], np.add.reduceat(counts[order], firsts)
+        groups, values = np.divmod(found, width)
+        return cls(values, counts, np.flatnonzero(np.diff(groups, prepend=-1)))
 
 
 def _estimate(
@@ -175,7 +189,7 @@ def _weighted_digamma(counts: _Integers) -> _Numbers:
     return np.where(counts > 0, counts * digamma(some), 0.0)
 
 
-def _interval(table: sparse.csr_matrix, totals: _Integers, estimate: float) -> tuple[float, float]:
+def _interval(table: _Table, totals: _Integers, estimate: float) -> tuple[float, float]:
     """A 95 % interval of the estimate, from leaving out one group of users at a time.
 
     With k groups, H_g the estimate without group g and M the mean of those, the squared standard
@@ -188,25 +202,25 @@ def _interval(table: sparse.csr_matrix, totals: _Integers, estimate: float) -> t
     confidence in not quite large samples, Annals of Mathematical Statistics 29 (1958).
 
     Args:
-        table: groups by values, sparse; no group is empty.
+        table: of all groups.
         totals: items of each value.
         estimate: H.
     """
-    k = table.shape[0]
-    before = totals[table.indices]
-    after = before - table.data
+    k = len(table.starts)
+    before = totals[table.values]
+    after = before - table.counts
     whole = _weighted_digamma(totals)
     seen = totals[totals > 0]
 
     def without(change: npt.NDArray[np.generic], whole: float) -> _Numbers:
         """The sum over values, of each sample without a group."""
-        return whole + np.add.reduceat(change, table.indptr[:-1])
+        return whole + np.add.reduceat(change, table.starts)
 
     estimates = _estimate(
-        without(-table.data, float(seen.sum())),
+        without(-table.counts, float(seen.sum())),
         without((after == 1).astype(np.int64) - (before == 1), float((seen == 1).sum())),
         without((after == 2).astype(np.int64) - (before == 2), float((seen == 2).sum())),
-        without(_weighted_digamma(after) - whole[table.indices], float(whole.sum())),
+        without(_weighted_digamma(after) - whole[table.values], float(whole.sum())),
     )
     mean = float(estimates.mean())
     error = math.sqrt((k - 1) / k * float(np.square(estimates - mean).sum()))
