@@ -16,11 +16,16 @@ OpenTelemetry set up: `otel_personalization.pipeline.configure`. For your tests:
 `otel_personalization.testing`.
 """
 
-from otel_personalization.hook import PersonalizationHook
-from otel_personalization.instrumentor import PersonalizationInstrumentor, TargetError
-from otel_personalization.settings import SettingsError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from otel_personalization.version import __version__
-from otel_personalization.wrapping import NotWrappableError
+
+if TYPE_CHECKING:
+    from otel_personalization.hook import PersonalizationHook
+    from otel_personalization.instrumentor import PersonalizationInstrumentor, TargetError
+    from otel_personalization.settings import SettingsError
+    from otel_personalization.wrapping import NotWrappableError
 
 __all__ = [
     "NotWrappableError",
@@ -30,3 +35,20 @@ __all__ = [
     "TargetError",
     "__version__",
 ]
+
+_HOMES: Final = {
+    "NotWrappableError": "wrapping",
+    "PersonalizationHook": "hook",
+    "PersonalizationInstrumentor": "instrumentor",
+    "SettingsError": "settings",
+    "TargetError": "instrumentor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: most commands need no OpenTelemetry, a tenth of a second.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found

@@ -14,6 +14,7 @@ LISTS = {
     "otel_personalization": "CONTRIBUTING.md",
     "otel_personalization/daily": "otel_personalization/daily/__init__.py",
     "otel_personalization/daily/report": "otel_personalization/daily/report/__init__.py",
+    "otel_personalization/daily/warehouse": "otel_personalization/daily/warehouse/__init__.py",
     "analytics/dashboards": "analytics/dashboards/build.py",
     "examples/ranking_service": "examples/ranking_service/README.md",
 }

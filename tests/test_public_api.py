@@ -81,11 +81,24 @@ def run(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["otel_personalization", "otel_personalization.asgi"])
-def test_importing_it_imports_nothing_of_the_extras(module):
-    loaded = json.loads(run(f"import {module}, json, sys; print(json.dumps(list(sys.modules)))"))
-    assert module in loaded
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ("from otel_personalization import *", "otel_personalization.hook"),
+        ("import otel_personalization.asgi", "otel_personalization.asgi"),
+    ],
+)
+def test_importing_it_imports_nothing_of_the_extras(how, what):
+    loaded = json.loads(run(f"{how}; import json, sys; print(json.dumps(list(sys.modules)))"))
+    assert what in loaded
     assert {name for name in HEAVY if name in loaded} == set()
+
+
+def test_a_name_that_it_does_not_have_is_missed_as_of_any_module():
+    with pytest.raises(AttributeError, match="'otel_personalization' has no attribute 'Hook'"):
+        _ = otel_personalization.Hook
+    with pytest.raises(ImportError, match="cannot import name 'Hook'"):
+        from otel_personalization import Hook  # noqa: F401
 
 
 def test_importing_the_command_line_imports_nothing_of_the_nightly_job():
@@ -96,9 +109,16 @@ def test_importing_the_command_line_imports_nothing_of_the_nightly_job():
     assert {name for name in HEAVY - light if name in loaded} == set()
 
 
+def test_the_nightly_job_imports_no_opentelemetry_and_no_client_of_a_database_that_it_has_not():
+    loaded = json.loads(
+        run("import otel_personalization.daily.night, json, sys; print(json.dumps([*sys.modules]))")
+    )
+    assert {"opentelemetry", "psycopg", "matplotlib", "pyspark"} & {*loaded} == set()
+
+
 def test_importing_it_costs_a_few_imports_of_the_metrics_api():
     """Measured as 3.7, of which most is wrapt, asyncio and OpenTelemetry's instrumentation."""
-    measure = "from time import process_time as t; a = t(); import {}; print(t() - a)"
+    measure = "from time import process_time as t; a = t(); from {} import *; print(t() - a)"
     rounds = [
         float(run(measure.format("otel_personalization")))
         / float(run(measure.format("opentelemetry.metrics")))

@@ -89,6 +89,7 @@ def snapshot(
     with _needed("daily"):
         from otel_personalization.daily import lines as sources  # noqa: PLC0415
         from otel_personalization.daily import snapshot as snapshots  # noqa: PLC0415
+        from otel_personalization.daily.postgres_lines import PostgresLines  # noqa: PLC0415
 
     is_database = any(_is_database(place) for place in source)
     if is_database and (len(source) > 1 or not days):
@@ -100,7 +101,7 @@ def snapshot(
     is_partial = False
     with progress_of(files) as progress, working() as (tell, stop):
         inputs: list[tuple[sources.Lines, list[date] | None]] = (
-            [(sources.PostgresLines(source[0], of_day, org), [of_day]) for of_day in days]
+            [(PostgresLines(source[0], of_day, org), [of_day]) for of_day in days]
             if is_database
             else [(sources.FileLines(files, progress), days or None)]
         )
@@ -198,6 +199,9 @@ def daily(
     with _needed("daily"):
         from otel_personalization.daily import night  # noqa: PLC0415
         from otel_personalization.daily.publish import PublishError, push_run  # noqa: PLC0415
+
+        if _is_database(warehouse):
+            import psycopg  # noqa: F401, PLC0415  # not missed when all is computed
 
     order = night.Order(
         days=days,

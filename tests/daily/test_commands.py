@@ -252,22 +252,33 @@ def test_a_damaged_snapshot_is_refused():
     )
 
 
-@pytest.mark.parametrize("command", ["daily", "snapshot"])
-@pytest.mark.parametrize("missing", ["duckdb", "pyarrow", "psycopg"])
+DAILY = ("daily", "--traces", SAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (("snapshot", "--to", "snapshots", "--from", SAMPLE), "duckdb"),
+        (("snapshot", "--to", "snapshots", "--from", SAMPLE), "pyarrow"),
+        (("snapshot", "--to", "snapshots", "--from", "postgresql://localhost/"), "psycopg"),
+        (DAILY, "duckdb"),
+        (DAILY, "pyarrow"),
+        ((*DAILY, "--warehouse", "postgresql://localhost/"), "psycopg"),
+    ],
+)
 def test_without_its_packages_it_says_what_to_install(command, missing):
-    place = ("--traces", SAMPLE) if command == "daily" else ("--to", "snapshots", "--from", SAMPLE)
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from otel_personalization.__main__ import main; main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, command, "--day", str(DAY), *map(str, place)],
+        [sys.executable, "-c", program, *map(str, command), "--day", str(DAY)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert f"{command} needs {missing}, which is not installed" in done.stderr
+    assert f"{command[0]} needs {missing}, which is not installed" in done.stderr
     assert 'pip install "otel-personalization[daily]"' in done.stderr
 
 

@@ -19,10 +19,10 @@ from otel_personalization.daily.lines import (
     NO_JSON,
     SCHEMA,
     FileLines,
-    PostgresLines,
     Problems,
     SourceError,
 )
+from otel_personalization.daily.postgres_lines import PostgresLines
 from otel_personalization.ndjson import MAX_PROBLEMS, Problem
 from tests.conftest import DATA
 

@@ -22,7 +22,8 @@ from otel_personalization.daily.tables import (
     TABLES,
     arrow_schema,
 )
-from otel_personalization.daily.warehouse import WarehouseError, _DuckDB, open_warehouse
+from otel_personalization.daily.warehouse import WarehouseError, open_warehouse
+from otel_personalization.daily.warehouse.duckdb_file import _DuckDB
 from tests.daily.days import DAY, ORG, day_tables, with_rows
 
 REPOSITORY = Path(__file__).parents[2]

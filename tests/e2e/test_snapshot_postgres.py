@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from otel_personalization.conventions import MalformedReason
-from otel_personalization.daily import lines as lines_module
-from otel_personalization.daily.lines import FileLines, PostgresLines, SourceError
+from otel_personalization.daily import postgres_lines as lines_module
+from otel_personalization.daily.lines import FileLines, SourceError
+from otel_personalization.daily.postgres_lines import PostgresLines
 from otel_personalization.daily.snapshot import EmptyDayError, Manifest, days_of, write
 from tests.conftest import DATA, read_ndjson, recording
 from tests.e2e.conftest import Measure
@@ -286,7 +287,7 @@ PEAK = """
 import resource, sys
 from datetime import date
 from pathlib import Path
-from otel_personalization.daily.lines import PostgresLines
+from otel_personalization.daily.postgres_lines import PostgresLines
 from otel_personalization.daily.snapshot import write
 day = date.fromisoformat(sys.argv[2])
 (manifest,) = write(PostgresLines(sys.argv[1], day), Path(sys.argv[3]), [day]).values()

@@ -15,9 +15,10 @@ import pytest
 from psycopg import sql
 
 from examples.stack.servers import free_port
-from otel_personalization.daily import warehouse as module
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY, TABLES
-from otel_personalization.daily.warehouse import WarehouseError, _Postgres, open_warehouse
+from otel_personalization.daily.warehouse import WarehouseError, open_warehouse
+from otel_personalization.daily.warehouse import postgresql as module
+from otel_personalization.daily.warehouse.postgresql import _PostgreSQL
 from tests.daily.days import DAY, ORG, day_tables
 from tests.daily.test_warehouse import (  # noqa: F401  # they run here with the target below
     DAY_BEFORE,
@@ -93,7 +94,7 @@ def test_a_run_that_is_killed_at_ten_random_moments_leaves_a_whole_day_in_all_ta
 
 
 def test_an_error_in_the_last_table_leaves_the_old_day_in_all(target, monkeypatch):
-    insert = _Postgres._insert
+    insert = _PostgreSQL._insert
 
     def failing(self, table, rows):
         insert(self, table, rows)
@@ -102,7 +103,7 @@ def test_an_error_in_the_last_table_leaves_the_old_day_in_all(target, monkeypatc
 
     with open_warehouse(target) as warehouse:
         warehouse.replace(day_tables(version=1))
-        monkeypatch.setattr(_Postgres, "_insert", failing)
+        monkeypatch.setattr(_PostgreSQL, "_insert", failing)
         with pytest.raises(WarehouseError, match=r"duplicate key .* nothing was changed"):
             warehouse.replace(day_tables(version=2))
         monkeypatch.undo()
@@ -112,7 +113,7 @@ def test_an_error_in_the_last_table_leaves_the_old_day_in_all(target, monkeypatc
 
 
 def test_a_connection_that_is_lost_is_said_to_be_and_leaves_the_old_day(target, monkeypatch):
-    insert = _Postgres._insert
+    insert = _PostgreSQL._insert
 
     def losing(self, table, rows):
         insert(self, table, rows)
@@ -121,7 +122,7 @@ def test_a_connection_that_is_lost_is_said_to_be_and_leaves_the_old_day(target, 
 
     with open_warehouse(target) as warehouse:
         warehouse.replace(day_tables(version=1))
-        monkeypatch.setattr(_Postgres, "_insert", losing)
+        monkeypatch.setattr(_PostgreSQL, "_insert", losing)
         with pytest.raises(WarehouseError, match=r"refused: .*; nothing was changed"):
             warehouse.replace(day_tables(version=2))
     monkeypatch.undo()
@@ -170,7 +171,7 @@ def test_runs_at_the_same_time_all_come_through_and_leave_the_day_of_one(target)
 def busy(target):
     """Another run is in the midst of it."""
     with psycopg.connect(target) as other:
-        other.execute("SELECT pg_advisory_xact_lock(%s)", (_Postgres._lock,))
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (_PostgreSQL._lock,))
         yield
         other.rollback()
 
@@ -187,7 +188,7 @@ def test_a_second_run_waits_for_the_first(target, isolation):
         )
         with open_warehouse(target) as warehouse, open_warehouse(target) as other:
             warehouse.replace(day_tables(version=1))
-            insert = _Postgres._insert
+            insert = _PostgreSQL._insert
             waits = []
 
             def second_comes(self, table, rows):
@@ -202,7 +203,7 @@ def test_a_second_run_waits_for_the_first(target, isolation):
                         assert contents(third) == rows_of(day_tables(version=1))
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(_Postgres, "_insert", second_comes)
+                patch.setattr(_PostgreSQL, "_insert", second_comes)
                 warehouse.replace(day_tables(version=2))
             waits[0].result(timeout=60)
             assert contents(warehouse) == rows_of(day_tables(version=3))
