@@ -32,6 +32,8 @@ _PLACE: Final = "items.list.element.{}"
 """Of a column in a file."""
 DENSE: Final = 1 << 24
 """Counters of a column."""
+_BLOCK: Final = 1 << 16
+"""Keys that are counted at a time: they stay in the processor's cache."""
 _FEW: Final = 1 << 20
 """Keys that are kept apart before those that are the same are put together."""
 
@@ -101,11 +103,7 @@ def counted(files: Sequence[Path], want: Want, cells: int) -> Served:
     owners = cells + 1
     counts = {_ITEM: _Counts(owners)}
     counts |= {kind: _Counts(owners * USER_GROUPS) for kind in DIMENSIONS}
-    lists = []
-    for part in side_by_side(lambda group: _part(group, want, counts), row_groups(files)):
-        for name, found in part.served.items():
-            counts[name].add(found)
-        lists.append(part.lists)
+    lists = list(side_by_side(lambda group: _count(group, want, counts), row_groups(files)))
     return Served(
         counts[_ITEM].table("item_id").rename_columns({"owner": "cell"}),
         {kind: _by_users(counts[kind].table("value")) for kind in DIMENSIONS},
@@ -120,16 +118,8 @@ def _by_users(table: pa.Table) -> pa.Table:
     return of.append_column("cell", pa.array(cell)).append_column("users", pa.array(users))
 
 
-class _Part(NamedTuple):
-    """What a row group says."""
-
-    served: dict[str, _Keys]
-    """By column."""
-    lists: pa.Table
-    """See `Served.lists`; items are numbers."""
-
-
-def _part(group: RowGroup, want: Want, counts: Mapping[str, _Counts]) -> _Part:
+def _count(group: RowGroup, want: Want, counts: Mapping[str, _Counts]) -> pa.Table:
+    """Count what a row group says, and give its part of `Served.lists`; items are numbers."""
     ordinals = group.ordinals()
     wanted = want(group.file, int(ordinals[0]), int(ordinals[-1]))
     names = _COLUMNS if len(wanted.counted) else (_ITEM,)  # of other days lists alone are wanted
@@ -144,16 +134,16 @@ def _part(group: RowGroup, want: Want, counts: Mapping[str, _Counts]) -> _Part:
     cell[at] = wanted.counted["cell"].to_numpy()
     users = cell * USER_GROUPS
     users[at] += wanted.counted["users"].to_numpy()
-    of_items = {_ITEM: np.repeat(cell, lengths)}
-    of_items |= dict.fromkeys(DIMENSIONS, np.repeat(users, lengths))
+    owners = {_ITEM: np.repeat(cell, lengths)}
+    owners |= dict.fromkeys(DIMENSIONS, np.repeat(users, lengths))
+    for name in names:
+        counts[name].add(texts[name], owners[name])
     lists = wanted.last.append_column(
         "decision_id", rows["decision_id"].take(at_last).fill_null("")
     )
-    ids = _lists_of(lengths, pa.array(texts[_ITEM], mask=texts[_ITEM] == 0))
-    return _Part(
-        {name: counts[name].keys_of(texts[name], of_items[name]) for name in names},
-        lists.append_column("items", ids.take(at_last)),
-    )
+    keys = texts[_ITEM].keys_of(slice(None))
+    ids = _lists_of(lengths, pa.array(keys, mask=keys == 0))
+    return lists.append_column("items", ids.take(at_last))
 
 
 def _lists_of(lengths: npt.NDArray[Any], values: pa.Array) -> pa.ListArray:
@@ -164,15 +154,18 @@ def _lists_of(lengths: npt.NDArray[Any], values: pa.Array) -> pa.ListArray:
 # --- counts -----------------------------------------------------------------------------------
 
 
-class _Keys(NamedTuple):
-    """What a row group says of a column, by keys of `_Counts`."""
+class _Texts(NamedTuple):
+    """Texts as `_Counts` knows them."""
 
-    dense: Integers
-    """A key for each time that something was served."""
-    sparse: Integers
-    """Further keys, ascending, each once."""
-    served: Integers
-    """How often each of those."""
+    keys: Integers
+    """Of each that there is, without an owner; the first is 0, for none."""
+    places: npt.NDArray[np.int32]
+    """Which of these is where."""
+
+    def keys_of(self, some: slice) -> Integers:
+        """The keys at some places."""
+        keys: Integers = self.keys.take(self.places[some])  # with [] it takes twice as long
+        return keys
 
 
 class _Counts:
@@ -201,8 +194,8 @@ class _Counts:
         self._new: list[tuple[Integers, Integers]] = []
         """Further keys, which may be the same."""
 
-    def texts_of(self, texts: pa.DictionaryArray) -> Integers:
-        """The keys of texts that no one owns; 0 where there is no text."""
+    def texts_of(self, texts: pa.DictionaryArray) -> _Texts:
+        """What texts are here."""
         names = texts.dictionary
         with self._lock:
             known = pc.index_in(names, self._texts)
@@ -210,30 +203,36 @@ class _Counts:
                 self._texts = pa.concat_arrays([self._texts, names.filter(known.is_null())])
                 known = pc.index_in(names, self._texts)
         keys = np.append(0, known.to_numpy() + np.int64(1)) * self._owners
-        of_places: Integers = keys[_places(texts.indices)]
-        return of_places
+        return _Texts(keys, _places(texts.indices))
 
-    def keys_of(self, texts: Integers, owner: Integers) -> _Keys:
-        """The keys of texts (see `texts_of`) with their owners."""
-        keys = texts + owner
-        if keys.max(initial=0) < DENSE:
-            return _Keys(keys, keys[:0], keys[:0])
-        is_dense = keys < DENSE
-        sparse = np.sort(keys[~is_dense])
-        firsts = _firsts(sparse)
-        return _Keys(keys[is_dense], sparse[firsts], np.diff(firsts, append=len(sparse)))
+    def add(self, texts: _Texts, owner: Integers) -> None:
+        """Count texts once each, for their owners."""
+        further = []
+        one = self._dense.dtype.type(1)  # with one of another type it takes ten times as long
+        for start in range(0, len(owner), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            keys = texts.keys_of(some)
+            keys += owner[some]
+            if keys.max() >= DENSE:
+                is_dense = keys < DENSE
+                further.append(keys[~is_dense])
+                keys = keys[is_dense]
+            with self._lock:
+                np.add.at(self._dense, keys, one)
+        if further:
+            self._add_further(np.sort(np.concatenate(further)))
 
-    def add(self, found: _Keys) -> None:
-        """Add what was served."""
-        # A one of the counters' own type: with another it takes ten times as long.
-        np.add.at(self._dense, found.dense, self._dense.dtype.type(1))
-        # As a rule most are there already.
-        place = np.searchsorted(self._keys, found.sparse)
-        is_new = np.append(self._keys, -1)[place] != found.sparse
-        self._served[place[~is_new]] += found.served[~is_new]
-        self._new.append((found.sparse[is_new], found.served[is_new]))
-        if sum(len(new) for new, _ in self._new) > max(len(self._keys) // 2, _FEW):
-            self._put_together()
+    def _add_further(self, keys: Integers) -> None:
+        firsts = _firsts(keys)
+        keys, served = keys[firsts], np.diff(firsts, append=len(keys))
+        with self._lock:
+            # As a rule most are there already.
+            place = np.searchsorted(self._keys, keys)
+            is_new = np.append(self._keys, -1)[place] != keys
+            self._served[place[~is_new]] += served[~is_new]
+            self._new.append((keys[is_new], served[is_new]))
+            if sum(len(new) for new, _ in self._new) > max(len(self._keys) // 2, _FEW):
+                self._put_together()
 
     def table(self, name: str) -> pa.Table:
         """The columns owner, served, and one of that name for the texts."""
@@ -270,8 +269,9 @@ def _places(indices: pa.Array) -> npt.NDArray[np.int32]:
     """
     _, values = indices.buffers()
     whole = pa.Array.from_buffers(pa.int32(), len(indices), [None, values], offset=indices.offset)
-    is_valid = indices.is_valid().to_numpy(zero_copy_only=False)
-    found: npt.NDArray[np.int32] = (whole.to_numpy() + np.int32(1)) * is_valid
+    found: npt.NDArray[np.int32] = whole.to_numpy() + np.int32(1)
+    if indices.null_count:
+        found *= indices.is_valid().to_numpy(zero_copy_only=False)
     return found
 
 

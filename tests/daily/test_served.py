@@ -52,11 +52,16 @@ decisions = st.fixed_dictionaries(
 @given(
     st.lists(decisions, min_size=1, max_size=30),
     st.integers(1, 9),
-    st.integers(1, 20),
-    st.sampled_from([1, 2 * CELLS, 600 * CELLS, served.DENSE]),
+    st.fixed_dictionaries(
+        {
+            "_FEW": st.integers(1, 20),
+            "_BLOCK": st.integers(1, 20),
+            "DENSE": st.sampled_from([1, 2 * CELLS, 600 * CELLS, served.DENSE]),
+        }
+    ),
 )
 def test_each_item_of_each_decision_counts_once_over_all_row_groups(
-    tmp_path_factory, rows, group_rows, few, dense
+    tmp_path_factory, rows, group_rows, limits
 ):
     for number, row in enumerate(rows):
         row["ordinal"] = 3 * number
@@ -80,8 +85,8 @@ def test_each_item_of_each_decision_counts_once_over_all_row_groups(
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(served, "_FEW", few)
-        patch.setattr(served, "DENSE", dense)
+        for name, limit in limits.items():
+            patch.setattr(served, name, limit)
         found = counted([file], want, CELLS)
 
     expected: dict[str, Counter] = {"item_id": Counter(), "brand": Counter(), "category": Counter()}
