@@ -1,4 +1,7 @@
-"""The command line: ``otel-personalization replay | doctor | snapshot | daily``."""
+"""The command line: ``otel-personalization replay | doctor | snapshot | daily``.
+
+What one command needs is imported when that runs: OpenTelemetry alone takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import Enum
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.box import SIMPLE
@@ -19,8 +21,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from otel_personalization import live_path
-from otel_personalization import replay as replaying
 from otel_personalization.console import (
     FAILED,
     NO_TRACES,
@@ -33,13 +33,16 @@ from otel_personalization.console import (
     whole_file,
     working,
 )
-from otel_personalization.conventions import COLLABORATIVE_SOURCE
+from otel_personalization.conventions import COLLABORATIVE_SOURCE, DOCTOR_WAIT_SECONDS
 from otel_personalization.daily import commands
-from otel_personalization.doctor import Level, examine
-from otel_personalization.hook import PersonalizationHook
+from otel_personalization.ndjson import Format
 from otel_personalization.prometheus_api import PrometheusApi, without_credentials
 from otel_personalization.settings import NONE, SettingsError
 from otel_personalization.version import __version__
+
+if TYPE_CHECKING:
+    from otel_personalization.hook import PersonalizationHook
+    from otel_personalization.replay import Report
 
 TABLE_WIDTH: Final = 110
 """Columns that the table needs: no figure is cut off on a narrower terminal, or in a pipe."""
@@ -51,13 +54,6 @@ app = typer.Typer(
 
 app.command()(commands.snapshot)
 app.command()(commands.daily)
-
-
-class Format(str, Enum):
-    """What the lines of a file are."""
-
-    trace = replaying.TRACE
-    response = replaying.RESPONSE
 
 
 def _show_version(value: bool) -> None:
@@ -114,6 +110,8 @@ def replay(
       2  no decision trace is in the input, or the command was wrong
       3  some lines were not counted; they are told by file and line
     """  # noqa: D301  # the character, which keeps lines apart
+    from otel_personalization.replay import replay as count  # noqa: PLC0415
+
     if stamp is not None:
         _check_stamp(stamp, files, trace_format)
     try:
@@ -123,9 +121,9 @@ def replay(
             whole_file(stamp) as stamped,
             progress_of(files) as progress,
         ):
-            report = replaying.replay(
+            report = count(
                 files,
-                trace_format=trace_format.value,
+                trace_format=trace_format,
                 further_hook=hook,
                 stamped=stamped,
                 progress=progress,
@@ -196,7 +194,7 @@ def doctor(
         typer.Option(
             metavar="SECONDS", min=1, help="How long they may take, the window of a view included."
         ),
-    ] = live_path.DEFAULT_WAIT_SECONDS,
+    ] = DOCTOR_WAIT_SECONDS,
 ) -> None:
     """Check a set-up, where the service runs: what is wrong, and what to do.
 
@@ -205,6 +203,9 @@ def doctor(
       0  no problem was found
       1  there is a problem
     """  # noqa: D301  # the character, which keeps lines apart
+    from otel_personalization import live_path  # noqa: PLC0415
+    from otel_personalization.doctor import Level, examine  # noqa: PLC0415
+
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     # An export that a shutdown cuts off is logged after that; findings have said what became of it.
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
@@ -257,6 +258,7 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
         return
     try:
         from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
+        from otel_personalization.hook import PersonalizationHook  # noqa: PLC0415
 
         provider = pipeline.configure(
             "otel-personalization-replay", endpoint=endpoint, set_global=False
@@ -269,7 +271,7 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
         provider.shutdown()
 
 
-def _tell_problems(report: replaying.Report) -> None:
+def _tell_problems(report: Report) -> None:
     show_problems(report.problems, report.problem_count)
     if report.problems:
         malformed = sum(report.malformed.values())
@@ -295,8 +297,10 @@ _COLUMNS: Final = (
 )
 
 
-def table_of(report: replaying.Report) -> Table:
+def table_of(report: Report) -> Table:
     """A row for each namespace, below it one for each of its surfaces, and one for all."""
+    from otel_personalization.replay import COUNTS  # noqa: PLC0415
+
     table = Table(box=SIMPLE, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("namespace\n  surface", no_wrap=True)
     for column in _COLUMNS:
@@ -308,7 +312,7 @@ def table_of(report: replaying.Report) -> Table:
     }
     for namespace, grouped in groupby(report.cells, key=itemgetter("namespace")):
         cells = list(grouped)
-        whole = {name: sum(cell[name] for cell in cells) for name in replaying.COUNTS}
+        whole = {name: sum(cell[name] for cell in cells) for name in COUNTS}
         figures = _figures(whole, sources.get((namespace, None)))
         table.add_row(_text(namespace), *figures, style="bold")
         for cell in cells:

@@ -24,6 +24,7 @@ from otel_personalization import conventions
 from otel_personalization.conventions import (
     DECISIONS,
     DOCTOR_NAMESPACE,
+    DOCTOR_WAIT_SECONDS,
     NAMESPACE,
     PERSONALIZED_ITEMS,
     REASON_ITEMS,
@@ -36,8 +37,6 @@ from otel_personalization.doctor import Finding, Level, send_decisions
 from otel_personalization.prometheus_api import PrometheusApi, PrometheusError, Sample, Series
 from otel_personalization.settings import NONE
 
-DEFAULT_WAIT_SECONDS: Final = 90.0
-"""A window of the views, which is 60 s, a scrape interval of 15 s, and some."""
 FEATURE_GATE: Final = "metricsgeneration.MatchAttributes"
 START_TIMES: Final = "created-timestamp-zero-ingestion"
 WINDOW_ITEMS: Final = conventions.WINDOW_SERVED_ITEMS.prometheus_name
@@ -101,7 +100,7 @@ def follow(
     prometheus: PrometheusApi | None,
     collector: str | None = None,
     *,
-    wait: float = DEFAULT_WAIT_SECONDS,
+    wait: float = DOCTOR_WAIT_SECONDS,
     tell: Callable[[str], None] = lambda _what: None,
 ) -> Iterator[Finding]:
     """Send decisions, and look for them hop by hop.

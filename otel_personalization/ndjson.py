@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,14 @@ MAX_PROBLEMS: Final = 1000
 MAX_LINE_BYTES: Final = 64 << 20
 """Of a line in a block; the largest recorded trace has 146 KB."""
 BLOCK_BYTES: Final = 4 << 20
+
+
+class Format(str, Enum):
+    """What the lines of a file are."""
+
+    trace = "trace"
+    response = "response"
+
 
 Progress = Callable[[Path, int], None]
 """Called now and then with a file and how many of its bytes have been read."""

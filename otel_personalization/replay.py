@@ -34,13 +34,10 @@ from otel_personalization.conventions import (
     MalformedReason,
 )
 from otel_personalization.hook import PersonalizationHook
-from otel_personalization.ndjson import MAX_PROBLEMS, Problem, Progress
+from otel_personalization.ndjson import MAX_PROBLEMS, Format, Problem, Progress
 from otel_personalization.settings import NONE
 from otel_personalization.totals import Snapshot
 from otel_personalization.trace import Decision, read_timestamp
-
-TRACE: Final = "trace"
-RESPONSE: Final = "response"
 
 COUNTS: Final = tuple(
     counter.field
@@ -106,7 +103,7 @@ class Report:
 def replay(
     files: Sequence[Path],
     *,
-    trace_format: str = TRACE,
+    trace_format: Format = Format.trace,
     further_hook: PersonalizationHook | None = None,
     stamped: IO[str] | None = None,
     progress: Progress | None = None,
@@ -140,7 +137,7 @@ def replay(
                 continue
             if isinstance(trace, dict) and not trace.keys().isdisjoint(_TRACE_KEYS):
                 report.has_traces = True
-            body = trace if trace_format == TRACE else _response_body(trace)
+            body = trace if trace_format == Format.trace else _response_body(trace)
             prepared = hook.prepare(body)
             assert prepared is not None  # under debug it raises instead
             hook.commit(prepared)

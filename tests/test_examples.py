@@ -25,6 +25,7 @@ from examples.ranking_service.rerank import Candidate, pick
 from examples.ranking_service.settings import Fault, PlantedFault, Settings
 from examples.ranking_service.tracing import DecisionTracer
 from examples.ranking_service.users import RETURNING_USERS, returning_users
+from otel_personalization.ndjson import Format
 from otel_personalization.replay import replay
 from otel_personalization.trace import Decision, read_decision, read_timestamp
 
@@ -388,7 +389,7 @@ def test_an_answer_is_read_as_its_trace(client, tmp_path):
         body = request(user_id=user, include_reasons=True).model_dump(mode="json")
         lines.append(client.post("/v1/recommendations", json=body).text)
     answers.write_text("\n".join(lines))
-    by_answer = replay([answers], trace_format="response").totals
+    by_answer = replay([answers], trace_format=Format.response).totals
     assert by_answer == replay(sorted((tmp_path / "traces").iterdir())).totals
     assert by_answer["personalized_items"] > 0
 

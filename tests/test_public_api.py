@@ -111,7 +111,10 @@ def test_importing_the_command_line_imports_nothing_of_the_nightly_job():
 
 def test_the_nightly_job_imports_no_opentelemetry_and_no_client_of_a_database_that_it_has_not():
     loaded = json.loads(
-        run("import otel_personalization.daily.night, json, sys; print(json.dumps([*sys.modules]))")
+        run(
+            "import otel_personalization.cli, otel_personalization.daily.night, json, sys;"
+            "print(json.dumps(list(sys.modules)))"
+        )
     )
     assert {"opentelemetry", "psycopg", "matplotlib", "pyspark"} & {*loaded} == set()
 
