@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import digamma, stdtrit, xlogy
 
+from otel_personalization.daily.arrays import Integers, Numbers, firsts
 from otel_personalization.daily.tables import CONFIDENCE
 
 MAX_LONE_SHARE: Final = 0.03
@@ -30,8 +31,6 @@ MIN_GROUPS: Final = 30
 _CELLS_OF_ENTRY: Final = 32
 """Cells of a table for each entry, up to which to add them up in place is quicker than to sort."""
 
-_Integers = npt.NDArray[np.int64]
-_Numbers = npt.NDArray[np.float64]
 
 _STEP: Final = 0.1
 _STEPS: Final = np.arange(-4.3, 4.15, _STEP)
@@ -113,14 +112,14 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
 class _Table(NamedTuple):
     """How often each group was served each value; what it was not is left out."""
 
-    values: _Integers
+    values: Integers
     """Ascending within each group; groups follow one another."""
-    counts: _Integers
-    starts: _Integers
+    counts: Integers
+    starts: Integers
     """Of each group, its first entry."""
 
     @classmethod
-    def of(cls, groups: _Integers, values: _Integers, counts: _Integers) -> _Table:
+    def of(cls, groups: Integers, values: Integers, counts: Integers) -> _Table:
         """Put entries of one group and value together, in an order that no rounding depends on."""
         width = int(values.max()) + 1
         keys = groups * width + values
@@ -131,15 +130,15 @@ class _Table(NamedTuple):
             counts = whole[found].astype(np.int64)
         else:
             order = np.argsort(keys)
-            firsts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-            found, counts = keys[order][firsts], np.add.reduceat(counts[order], firsts)
+            starts = firsts(keys[order])
+            found, counts = keys[order][starts], np.add.reduceat(counts[order], starts)
         groups, values = np.divmod(found, width)
-        return cls(values, counts, np.flatnonzero(np.diff(groups, prepend=-1)))
+        return cls(values, counts, firsts(groups))
 
 
 def _estimate(
     n: npt.ArrayLike, once: npt.ArrayLike, twice: npt.ArrayLike, weighted: npt.ArrayLike
-) -> _Numbers:
+) -> Numbers:
     """Entropy, estimated from samples, in nats.
 
     With X_i of n items of value i, the estimate is the sum of X_i / n (psi(n) - psi(X_i)), where
@@ -158,7 +157,7 @@ def _estimate(
     return np.asarray(digamma(n) - np.asarray(weighted) / n + _unseen(n, once, twice))
 
 
-def _unseen(n: _Numbers, once: npt.ArrayLike, twice: npt.ArrayLike) -> _Numbers:
+def _unseen(n: Numbers, once: npt.ArrayLike, twice: npt.ArrayLike) -> Numbers:
     """What values add to the entropy that were not seen (the same source), in nats.
 
     It is f1 / n (1 - A)^(1 - n) (-log A - sum of (1 - A)^r / r for r < n), the difference of
@@ -179,7 +178,7 @@ def _unseen(n: _Numbers, once: npt.ArrayLike, twice: npt.ArrayLike) -> _Numbers:
     return np.asarray(once / n[..., 0] * (integrand @ _WEIGHTS))
 
 
-def _weighted_digamma(counts: _Integers) -> _Numbers:
+def _weighted_digamma(counts: Integers) -> Numbers:
     """The product of each count x and psi(x); 0 for 0."""
     most = int(counts.max())
     if most < counts.size:
@@ -189,7 +188,7 @@ def _weighted_digamma(counts: _Integers) -> _Numbers:
     return np.where(counts > 0, counts * digamma(some), 0.0)
 
 
-def _interval(table: _Table, totals: _Integers, estimate: float) -> tuple[float, float]:
+def _interval(table: _Table, totals: Integers, estimate: float) -> tuple[float, float]:
     """A 95 % interval of the estimate, from leaving out one group of users at a time.
 
     With k groups, H_g the estimate without group g and M the mean of those, the squared standard
@@ -212,7 +211,7 @@ def _interval(table: _Table, totals: _Integers, estimate: float) -> tuple[float,
     whole = _weighted_digamma(totals)
     seen = totals[totals > 0]
 
-    def without(change: npt.NDArray[np.generic], whole: float) -> _Numbers:
+    def without(change: npt.NDArray[np.generic], whole: float) -> Numbers:
         """The sum over values, of each sample without a group."""
         return whole + np.add.reduceat(change, table.starts)
 

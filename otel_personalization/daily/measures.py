@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from otel_personalization.daily.arrays import Integers
 from otel_personalization.daily.entropy import entropy_of
 from otel_personalization.daily.overlap import Overlap, Overlaps
 from otel_personalization.daily.rollup import ByCell, Cells
@@ -21,7 +22,6 @@ TOP_ITEMS: Final = 10
 
 _TOLD_APART: Final = ("cell", "cohort_rule", "device_rule", "served_items", "personalized_items")
 
-_Integers = npt.NDArray[np.int64]
 _Columns = dict[Cells, dict[str, Any]]
 
 
@@ -128,13 +128,13 @@ class Lists:
             for cells, rows in chosen.items()
         }
 
-    def _chosen(self, cells: Cells) -> _Integers:
+    def _chosen(self, cells: Cells) -> Integers:
         """The last lists of the users of cells, of those with the smallest digests."""
         rows = self._by_cell.rows(cells)
         rows = rows[np.argsort(self._place[rows])]
         users = self._user[rows]
         is_last = np.append(users[1:] != users[:-1], True) if len(users) else np.zeros(0, bool)
-        chosen: _Integers = rows[is_last][:MOST_USERS]
+        chosen: Integers = rows[is_last][:MOST_USERS]
         return chosen
 
 
@@ -163,7 +163,7 @@ def first_distinct(items: pa.ListArray, k: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(code, pa.int32()))
 
 
-def _is_first(values: _Integers) -> npt.NDArray[np.bool_]:
+def _is_first(values: Integers) -> npt.NDArray[np.bool_]:
     """Whether each is the first of its value; quick where few come twice."""
     is_first = np.ones(len(values), bool)
     ordered = np.sort(values)
@@ -241,13 +241,13 @@ class Exposure:
         return found
 
 
-def _codes(values: pa.ChunkedArray) -> _Integers:
+def _codes(values: pa.ChunkedArray) -> Integers:
     """Numbers in the order of the values, whatever that of the rows; there is no null."""
     encoded = values.combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     code = np.empty(len(order), np.int64)
     code[order] = np.arange(len(order))
-    of_rows: _Integers = code[encoded.indices.to_numpy()]
+    of_rows: Integers = code[encoded.indices.to_numpy()]
     return of_rows
 
 

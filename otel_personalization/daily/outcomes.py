@@ -42,6 +42,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.special import chdtrc, expit, logit, stdtrit
 
+from otel_personalization.daily.arrays import Integers, Numbers
 from otel_personalization.daily.lines import NO_JSON, FileLines, Problems
 from otel_personalization.daily.rollup import ByCell, Cells
 from otel_personalization.daily.sql import text_of
@@ -73,9 +74,6 @@ MIN_USERS: Final = 30
 MIN_EXPECTED: Final = 5
 """Users of a variant under which chi-squared is not the distribution of the test. Source: Cochran,
 Some methods for strengthening the common chi-squared tests, Biometrics 10 (1954)."""
-
-_Integers = npt.NDArray[np.int64]
-_Numbers = npt.NDArray[np.float64]
 
 
 class OutcomesError(RemediedError):
@@ -279,7 +277,7 @@ class Comparison:
     difference: Estimate
 
 
-def rate_of(group: _Integers, impressions: _Integers, clicks: _Integers) -> Estimate | None:
+def rate_of(group: Integers, impressions: Integers, clicks: Integers) -> Estimate | None:
     """The share of impressions that were clicked, clustered by groups of users.
 
     The rate R is a ratio of two totals. With k groups, i_g impressions and c_g clicks of group g,
@@ -313,11 +311,11 @@ def rate_of(group: _Integers, impressions: _Integers, clicks: _Integers) -> Esti
 
 
 def comparison_of(
-    group: _Integers,
-    place: _Integers,
+    group: Integers,
+    place: Integers,
     is_personalized: npt.NDArray[np.bool_],
-    impressions: _Integers,
-    clicks: _Integers,
+    impressions: Integers,
+    clicks: Integers,
 ) -> Comparison | None:
     """Click-through of personalised items and of others at the same places.
 
@@ -390,14 +388,14 @@ def comparison_of(
     )
 
 
-def _tells(group: _Integers, impressions: _Integers, clicks: _Integers) -> bool:
+def _tells(group: Integers, impressions: Integers, clicks: Integers) -> bool:
     """Whether there is enough for an interval; see `rate_of`."""
     return len(np.unique(group)) >= MIN_GROUPS and all(
         len(np.unique(group[some])) >= MIN_EITHER for some in (clicks > 0, clicks < impressions)
     )
 
 
-def _standard_error(group: _Integers, parts: _Numbers) -> tuple[float, float]:
+def _standard_error(group: Integers, parts: Numbers) -> tuple[float, float]:
     """Of a sum whose parts are independent between groups, and the quantile that goes with it."""
     _, place = np.unique(group, return_inverse=True)
     sums = np.bincount(place, parts)

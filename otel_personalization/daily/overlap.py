@@ -30,11 +30,9 @@ from scipy import sparse
 from scipy.special import expit, logit, stdtrit
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
+from otel_personalization.daily.arrays import Integers, Numbers
 from otel_personalization.daily.shared_items import tiles
 from otel_personalization.daily.tables import CONFIDENCE, PERCENTILES
-
-_Integers = npt.NDArray[np.int64]
-_Numbers = npt.NDArray[np.float64]
 
 _FEW: Final = 1 / 5
 """Share of lists that may come and go until to compare all of them anew takes no longer."""
@@ -95,7 +93,7 @@ class Overlaps:
         self._compared: list[_Compared] = []
         """Those of which all pairs were compared, and none was taken from another."""
 
-    def of(self, chosen: _Integers) -> Overlap | None:
+    def of(self, chosen: Integers) -> Overlap | None:
         """The overlap of some of the lists over all pairs, exactly.
 
         Args:
@@ -132,7 +130,7 @@ class Overlaps:
             short_share,
         )
 
-    def _pairs_of(self, chosen: _Integers) -> _Compared:
+    def _pairs_of(self, chosen: Integers) -> _Compared:
         """Compare all pairs, or those alone that another choice had not."""
         is_chosen = np.zeros(len(self._sizes), bool)
         is_chosen[chosen] = True
@@ -147,7 +145,7 @@ class Overlaps:
         return compared
 
     def _changed(
-        self, before: _Compared, chosen: _Integers, is_chosen: npt.NDArray[np.bool_]
+        self, before: _Compared, chosen: Integers, is_chosen: npt.NDArray[np.bool_]
     ) -> _Compared:
         """What was compared before, less what is gone, and with what is new."""
         kept, new = chosen[before.is_in[chosen]], chosen[~before.is_in[chosen]]
@@ -160,7 +158,7 @@ class Overlaps:
         tally = before.tally - 2 * tally_lost - self._between(gone, gone)[1]
         return _Compared(chosen, is_chosen, sums, tally + tally_gained + tally_new)
 
-    def _between(self, rows: _Integers, columns: _Integers) -> tuple[_Numbers, _Integers]:
+    def _between(self, rows: Integers, columns: Integers) -> tuple[Numbers, Integers]:
         """Compare each of some lists with each of others, or with themselves.
 
         Returns:
@@ -183,7 +181,7 @@ class Overlaps:
 
 
 @cache
-def _overlap_by_shared(both: int) -> _Numbers:
+def _overlap_by_shared(both: int) -> Numbers:
     """The overlap of two lists of ``both`` items together that share 0, 1, and so on."""
     shared = np.arange(both)
     # Two lists never share more than half of their items together.
@@ -194,12 +192,12 @@ def _overlap_by_shared(both: int) -> _Numbers:
 class _Compared:
     """All pairs of a choice of lists."""
 
-    chosen: _Integers
+    chosen: Integers
     is_in: npt.NDArray[np.bool_]
     """Whether a list was chosen, of all that there are."""
-    sums: _Numbers
+    sums: Numbers
     """Of each list, the sum of its overlaps with those that were chosen, itself included."""
-    tally: _Integers
+    tally: Integers
     """How many ordered pairs there are, those of a list with itself included: by the items of both
     lists together and by those that they share. Of none that they share it says nothing."""
 
@@ -221,7 +219,7 @@ def _interval(mean: float, users: int, error: float) -> tuple[float, float]:
     return float(expit(logit(mean) - margin)), float(expit(logit(mean) + margin))
 
 
-def _standard_error(sums: _Numbers, squares: float) -> float:
+def _standard_error(sums: Numbers, squares: float) -> float:
     """Of the mean over pairs, for users drawn at random: a jackknife over users without its bias.
 
     With S_u the sum of the overlaps of user u and the n - 1 others, T = sum S_u / 2, the mean
@@ -249,7 +247,7 @@ def _standard_error(sums: _Numbers, squares: float) -> float:
     return math.sqrt(max(of_users, of_pairs))
 
 
-def _percentiles(values: _Numbers, counts: _Integers, wanted: Sequence[int]) -> dict[int, float]:
+def _percentiles(values: Numbers, counts: Integers, wanted: Sequence[int]) -> dict[int, float]:
     """Percentiles of values that occur several times, as SQL's ``percentile_cont``.
 
     Args:
@@ -266,7 +264,7 @@ def _percentiles(values: _Numbers, counts: _Integers, wanted: Sequence[int]) -> 
     return found
 
 
-def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[_Integers, _Integers]:
+def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[Integers, Integers]:
     """The distinct items of lists as numbers, lists by k places; and how many each list has."""
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
@@ -293,7 +291,7 @@ def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[_Integers,
     return found, sizes
 
 
-def _tallied(tally: _Integers, sizes: _Integers) -> tuple[_Numbers, _Integers]:
+def _tallied(tally: Integers, sizes: Integers) -> tuple[Numbers, Integers]:
     """What overlaps there are, distinct and ascending, and how many unordered pairs have each.
 
     Args:
@@ -317,7 +315,7 @@ def _tallied(tally: _Integers, sizes: _Integers) -> tuple[_Numbers, _Integers]:
     return distinct[pairs > 0], pairs[pairs > 0]
 
 
-def _by_size(sizes: _Integers) -> list[tuple[int, _Integers]]:
+def _by_size(sizes: Integers) -> list[tuple[int, Integers]]:
     """Numbers of items that lists have, and the lists of each.
 
     Args:

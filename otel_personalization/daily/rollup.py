@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from otel_personalization.daily.arrays import stable_order
 from otel_personalization.daily.tables import ALL
 
 Cells = tuple[int, ...]
@@ -60,21 +61,15 @@ class ByCell:
     def __init__(self, table: pa.Table) -> None:
         self.table = table
         cells = table["cell"].to_numpy()
-        self._order = np.argsort(cells, kind="stable")  # to sort the table itself takes longer
-        self._numbers, self._starts = np.unique(cells[self._order], return_index=True)
-        self._ends = [*self._starts[1:].tolist(), len(table)]
+        self._order = stable_order(cells)  # to sort the table itself takes longer
+        self._ends = [0, *np.cumsum(np.bincount(cells)).tolist()]
+        """Behind the last row of each cell, in that order."""
 
     def rows(self, cells: Cells) -> npt.NDArray[np.int64]:
         """The places of the rows of cells, in `table`."""
-        places = np.searchsorted(self._numbers, cells)
-        return np.concatenate(
-            [
-                self._order[self._starts[place] : self._ends[place]]
-                for place, cell in zip(places.tolist(), cells, strict=True)
-                if place < len(self._numbers) and self._numbers[place] == cell
-            ]
-            or [np.zeros(0, np.int64)]
-        )
+        there = (cell for cell in cells if cell < len(self._ends) - 1)
+        parts = (self._order[self._ends[cell] : self._ends[cell + 1]] for cell in there)
+        return np.concatenate([self._order[:0], *parts])
 
 
 class UserSets(NamedTuple):

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from otel_personalization.daily.arrays import Integers
 
 _THREADS: Final = 2
 _ORDINAL: Final = "ordinal"
 
-Integers = npt.NDArray[np.int64]
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
 

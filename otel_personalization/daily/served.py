@@ -20,7 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from otel_personalization.daily.row_groups import Integers, RowGroup, row_groups, side_by_side
+from otel_personalization.daily.arrays import Integers, firsts
+from otel_personalization.daily.row_groups import RowGroup, row_groups, side_by_side
 from otel_personalization.daily.tables import DIMENSIONS
 
 USER_GROUPS: Final = 256
@@ -223,8 +224,8 @@ class _Counts:
             self._add_further(np.sort(np.concatenate(further)))
 
     def _add_further(self, keys: Integers) -> None:
-        firsts = _firsts(keys)
-        keys, served = keys[firsts], np.diff(firsts, append=len(keys))
+        starts = firsts(keys)
+        keys, served = keys[starts], np.diff(starts, append=len(keys))
         with self._lock:
             # As a rule most are there already.
             place = np.searchsorted(self._keys, keys)
@@ -256,9 +257,9 @@ class _Counts:
         keys, served = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(keys)
         keys = keys[order]
-        firsts = _firsts(keys)
-        self._keys = keys[firsts]
-        self._served = np.add.reduceat(served[order], firsts) if len(keys) else served
+        starts = firsts(keys)
+        self._keys = keys[starts]
+        self._served = np.add.reduceat(served[order], starts) if len(keys) else served
         self._new = []
 
 
@@ -273,8 +274,3 @@ def _places(indices: pa.Array) -> npt.NDArray[np.int32]:
     if indices.null_count:
         found *= indices.is_valid().to_numpy(zero_copy_only=False)
     return found
-
-
-def _firsts(ordered: Integers) -> Integers:
-    """Where another value begins."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])

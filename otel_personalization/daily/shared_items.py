@@ -19,7 +19,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-_Integers = npt.NDArray[np.int64]
+from otel_personalization.daily.arrays import Integers
+
 _Bits = npt.NDArray[np.uint64]
 
 _WORD: Final = 64
@@ -30,7 +31,7 @@ _BLOCK_WORDS: Final = 1 << 15
 """Words that are added at once, about: a few times as many stay in the processor's cache."""
 
 
-def tiles(items: _Integers, sizes: _Integers, number_of_items: int) -> Iterator[Tile]:
+def tiles(items: Integers, sizes: Integers, number_of_items: int) -> Iterator[Tile]:
     """Lists as bits, few enough at a time.
 
     Args:
@@ -66,9 +67,9 @@ class Tile:
 
     bits: _Bits
     """Items x words."""
-    sizes: _Integers
+    sizes: Integers
     """Numbers of items that lists have, ascending."""
-    firsts: _Integers
+    firsts: Integers
     """Of each of those, the first word."""
 
     @property
@@ -77,7 +78,7 @@ class Tile:
         words: int = self.bits.shape[1]
         return max(1, _BLOCK_WORDS // words)
 
-    def shared(self, items: _Integers) -> _Integers:
+    def shared(self, items: Integers) -> Integers:
         """With how many lists of the tile others share how many items.
 
         Args:
@@ -111,9 +112,9 @@ class Tile:
             counts[0] = 0
         return np.moveaxis(counts[: size + 1], -1, 0)
 
-    def _counted(self, bits: _Bits) -> _Integers:
+    def _counted(self, bits: _Bits) -> Integers:
         """How many bits are set: others x `sizes`."""
-        counts: _Integers = np.add.reduceat(
+        counts: Integers = np.add.reduceat(
             np.bitwise_count(bits), self.firsts, axis=1, dtype=np.int64
         )
         return counts

@@ -30,7 +30,7 @@ def section(heading):
 def texts_of_the_code():
     """What stands in its strings; of those that are put together, the parts that it holds."""
     found = []
-    for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("daily/*.py")]:
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 found += [part.value for part in node.values if isinstance(part, ast.Constant)]

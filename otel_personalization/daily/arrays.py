@@ -1,0 +1,24 @@
+"""Orders and runs of numbers, where numpy's plainer ways take several times as long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
+
+
+def stable_order(codes: npt.NDArray[Any]) -> Integers:
+    """The order of numbers that are not negative; those that are the same stay as they are."""
+    if codes.max(initial=0) <= np.iinfo(np.uint16).max:
+        codes = codes.astype(np.uint16)  # of 16 bits it is a radix sort: a fifth of the time
+    order: Integers = np.argsort(codes, kind="stable")
+    return order
+
+
+def firsts(ordered: npt.NDArray[Any]) -> Integers:
+    """Where another value begins."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])

@@ -1,0 +1,20 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_personalization.daily.arrays import firsts, stable_order
+
+NUMBERS = st.lists(st.integers(0, 3) | st.sampled_from([65_535, 65_536, 1 << 40]))
+
+
+@given(NUMBERS)
+def test_an_order_ascends_and_keeps_those_that_are_the_same_as_they_are(numbers):
+    expected = sorted(range(len(numbers)), key=numbers.__getitem__)
+    assert stable_order(np.array(numbers, np.int64)).tolist() == expected
+
+
+@given(NUMBERS)
+def test_a_first_is_where_another_value_begins(numbers):
+    ordered = sorted(numbers)
+    expected = [at for at, number in enumerate(ordered) if number not in ordered[:at]]
+    assert firsts(np.array(ordered, np.int64)).tolist() == expected
