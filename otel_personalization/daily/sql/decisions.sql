@@ -17,6 +17,9 @@ typed AS (
     SELECT
         *,
         trimmed(trace.ts, getvariable('space')) AS ts_text,
+        -- For the CASE below, which would copy the whole trace from branch to branch.
+        trace IS NULL AS is_unread,
+        trace.final_items IS NOT NULL AS has_items,
         how_many(list_transform(
             trace.final_items,
             lambda item: item.item_id IS NULL OR item.item_id[1] IN ('{', '[')
@@ -39,10 +42,10 @@ judged AS (
             ) AND year(instant_of(ts_text)) BETWEEN 1 AND 9999 THEN instant_of(ts_text)
         END AS ts,
         CASE
-            WHEN trace IS NULL AND NOT json_valid(line) THEN 'no_json'
-            WHEN trace.final_items IS NOT NULL AND NOT has_odd_items THEN NULL
+            WHEN is_unread AND NOT json_valid(line) THEN 'no_json'
+            WHEN has_items AND NOT has_odd_items THEN NULL
             -- As an empty list is mostly written; the line is looked through once, not three times.
-            WHEN trace.final_items IS NULL AND json_type(line, '$.final_items') = 'NULL' THEN NULL
+            WHEN NOT has_items AND json_type(line, '$.final_items') = 'NULL' THEN NULL
             WHEN json_type(line) <> 'OBJECT' THEN 'not_a_trace'
             WHEN json_type(line, '$.final_items') NOT IN ('ARRAY', 'NULL') THEN 'items_not_a_list'
             WHEN list_has_any(
