@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from otel_personalization.daily.arrays import firsts, stable_order
+from otel_personalization.daily.row_groups import side_by_side
 from otel_personalization.daily.tables import ALL
 
 
@@ -62,24 +63,38 @@ def count_sources(
             without a source do not end its streak.
         cells: of ``sql/cells.sql``, which numbers them from 1.
     """
-    found: dict[Place, SourceCounts] = {}
     cells = cells.sort_by("cell")
     places = [
         _Codes.of(*(cells[column].combine_chunks() for column in columns))
         for columns in (("namespace", "surface"), ("namespace",))
     ]
-    for batch in decisions:
-        lists = batch["sources"]
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        sources = lists.flatten()
-        candidates = sources.field("candidates").to_numpy()
-        of_source = _Codes.of(sources.field("source"))
-        cell = np.repeat(batch["cell"].to_numpy() - 1, lengths)
-        for of_cells in places:
-            for rows, names in of_cells.taken(cell).beside(of_source).groups():
-                place = Place(names[0], names[1] if len(names) > 2 else ALL, names[-1])
-                found.setdefault(place, SourceCounts()).add(candidates[rows])
+    found: dict[Place, SourceCounts] = {}
+    for of_batch in side_by_side(lambda batch: _by_place(batch, places), decisions):
+        for place, candidates in of_batch:
+            found.setdefault(place, SourceCounts()).add(candidates)
     return found
+
+
+def _by_place(
+    batch: pa.RecordBatch, places: Iterable[_Codes]
+) -> list[tuple[Place, npt.NDArray[np.int64]]]:
+    """What sources found, in the order of the batch.
+
+    Args:
+        batch: see `count_sources`.
+        places: of each cell, its namespace and surface, or its namespace.
+    """
+    lists = batch["sources"]
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    sources = lists.flatten()
+    candidates = sources.field("candidates").to_numpy()
+    of_source = _Codes.of(sources.field("source"))
+    cell = np.repeat(batch["cell"].to_numpy() - 1, lengths)
+    return [
+        (Place(names[0], names[1] if len(names) > 2 else ALL, names[-1]), candidates[rows])
+        for of_cells in places
+        for rows, names in of_cells.taken(cell).beside(of_source).groups()
+    ]
 
 
 @dataclass
