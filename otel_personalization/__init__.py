@@ -45,10 +45,16 @@ _HOMES: Final = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: most commands need no OpenTelemetry, a tenth of a second.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # of a module with it, type checkers believe every name
+
+    def __getattr__(name: str) -> Any:
+        # Imported when it is asked for: most commands need no OpenTelemetry, a tenth of a second.
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

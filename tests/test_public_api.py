@@ -94,6 +94,24 @@ def test_importing_it_imports_nothing_of_the_extras(how, what):
     assert {name for name in HEAVY if name in loaded} == set()
 
 
+def test_its_names_are_listed_before_they_are_asked_for():
+    listed = json.loads(run("import otel_personalization as o, json; print(json.dumps(dir(o)))"))
+    assert {*otel_personalization.__all__} <= {*listed}
+
+
+def test_type_checkers_know_its_names_and_no_others(tmp_path):
+    program = tmp_path / "host.py"
+    program.write_text(
+        "from otel_personalization import PersonalisationHook, PersonalizationHook\n"
+        "PersonalizationHook(log=1)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--no-incremental", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert 'has no attribute "PersonalisationHook"; maybe "PersonalizationHook"?' in done.stdout
+    assert 'Argument "log" to "PersonalizationHook" has incompatible type "int"' in done.stdout
+    assert "Found 2 errors" in done.stdout
+
+
 def test_a_name_that_it_does_not_have_is_missed_as_of_any_module():
     with pytest.raises(AttributeError, match="'otel_personalization' has no attribute 'Hook'"):
         _ = otel_personalization.Hook
@@ -107,16 +125,6 @@ def test_importing_the_command_line_imports_nothing_of_the_nightly_job():
     )
     light = {"typer", "click", "rich"}
     assert {name for name in HEAVY - light if name in loaded} == set()
-
-
-def test_the_nightly_job_imports_no_opentelemetry_and_no_client_of_a_database_that_it_has_not():
-    loaded = json.loads(
-        run(
-            "import otel_personalization.cli, otel_personalization.daily.night, json, sys;"
-            "print(json.dumps(list(sys.modules)))"
-        )
-    )
-    assert {"opentelemetry", "psycopg", "matplotlib", "pyspark"} & {*loaded} == set()
 
 
 def test_importing_it_costs_a_few_imports_of_the_metrics_api():

@@ -12,8 +12,8 @@ Numbers = npt.NDArray[np.float64]
 
 
 def stable_order(codes: npt.NDArray[Any]) -> Integers:
-    """The order of numbers that are not negative; those that are the same stay as they are."""
-    if codes.max(initial=0) <= np.iinfo(np.uint16).max:
+    """The ascending order of numbers; those that are the same stay as they are."""
+    if codes.min(initial=0) >= 0 and codes.max(initial=0) <= np.iinfo(np.uint16).max:
         codes = codes.astype(np.uint16)  # of 16 bits it is a radix sort: a fifth of the time
     order: Integers = np.argsort(codes, kind="stable")
     return order

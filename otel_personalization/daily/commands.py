@@ -86,12 +86,13 @@ def snapshot(
       3  some lines were not counted; they are told by file and line
     """  # noqa: D301  # the character, which keeps lines apart
     days = _days(day, from_day, to_day)
+    is_database = any(_is_database(place) for place in source)
     with _needed("daily"):
         from otel_personalization.daily import lines as sources  # noqa: PLC0415
         from otel_personalization.daily import snapshot as snapshots  # noqa: PLC0415
-        from otel_personalization.daily.postgres_lines import PostgresLines  # noqa: PLC0415
 
-    is_database = any(_is_database(place) for place in source)
+        if is_database:
+            from otel_personalization.daily.postgres_lines import PostgresLines  # noqa: PLC0415
     if is_database and (len(source) > 1 or not days):
         raise typer.BadParameter("of PostgreSQL it takes one URL, and --day", param_hint="--from")
     if org is not None and not is_database:

@@ -31,7 +31,6 @@ MIN_GROUPS: Final = 30
 _CELLS_OF_ENTRY: Final = 32
 """Cells of a table for each entry, up to which to add them up in place is quicker than to sort."""
 
-
 _STEP: Final = 0.1
 _STEPS: Final = np.arange(-4.3, 4.15, _STEP)
 _NODES: Final = np.exp(_STEPS - np.exp(-_STEPS))

@@ -30,7 +30,7 @@ from scipy import sparse
 from scipy.special import expit, logit, stdtrit
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
-from otel_personalization.daily.arrays import Integers, Numbers
+from otel_personalization.daily.arrays import Integers, Numbers, firsts, stable_order
 from otel_personalization.daily.shared_items import tiles
 from otel_personalization.daily.tables import CONFIDENCE, PERCENTILES
 
@@ -166,26 +166,26 @@ class Overlaps:
             the items of both lists together and by those that they share.
         """
         by_size = _by_size(self._sizes[rows])
+        overlaps = _overlaps(self._k)
         sums = np.zeros(len(rows))
-        tally = np.zeros((2 * self._k + 1, self._k + 1), np.int64)
+        tally = np.zeros(overlaps.shape, np.int64)
         for tile in tiles(self._items[columns], self._sizes[columns], self._number_of_items):
             for size, places in by_size:
                 for start in range(0, len(places), tile.at_once):
                     some = places[start : start + tile.at_once]
                     shared = tile.shared(self._items[rows[some], :size])
-                    for other, counts in zip(tile.sizes.tolist(), shared, strict=True):
-                        both = size + other
-                        sums[some] += _overlap_by_shared(both)[: size + 1] @ counts
-                        tally[both, : size + 1] += counts.sum(axis=1)
+                    both = size + tile.sizes
+                    sums[some] += np.einsum("bs,bsl", overlaps[both, : size + 1], shared)
+                    tally[both, : size + 1] += shared.sum(axis=2)
         return sums, tally
 
 
 @cache
-def _overlap_by_shared(both: int) -> Numbers:
-    """The overlap of two lists of ``both`` items together that share 0, 1, and so on."""
-    shared = np.arange(both)
+def _overlaps(k: int) -> Numbers:
+    """The overlap of two lists, by the items of both together and by those that they share."""
+    both, shared = np.ogrid[: 2 * k + 1, : k + 1]
     # Two lists never share more than half of their items together.
-    return np.where(2 * shared <= both, shared / (both - shared), 0.0)
+    return np.where(2 * shared <= both, shared / np.maximum(both - shared, 1), 0.0)
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _percentiles(values: Numbers, counts: Integers, wanted: Sequence[int]) -> di
 
 
 def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[Integers, Integers]:
-    """The distinct items of lists as numbers, lists by k places; and how many each list has."""
+    """The distinct items of lists as numbers, lists by places; and how many each list has."""
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
     items = lists.flatten()
@@ -286,8 +286,9 @@ def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[Integers, 
     sizes = np.diff(matrix.indptr).astype(np.int64)
     if len(sizes) and (sizes.min() < 1 or sizes.max() > k):
         raise ValueError(f"a list has {sizes.min()} items, or {sizes.max()}; not 1 to {k}")
-    found = np.zeros((len(lists), k), np.int64)
-    found[np.arange(k) < sizes[:, None]] = matrix.indices
+    places = np.arange(sizes.max(initial=0))
+    found = np.zeros((len(lists), len(places)), np.int64)
+    found[places < sizes[:, None]] = matrix.indices
     return found, sizes
 
 
@@ -321,7 +322,7 @@ def _by_size(sizes: Integers) -> list[tuple[int, Integers]]:
     Args:
         sizes: items of each list.
     """
-    order = np.argsort(sizes, kind="stable")
-    found, firsts = np.unique(sizes[order], return_index=True)
+    order = stable_order(sizes)
+    starts = firsts(sizes[order])
     # Of no lists there is one part, which is empty.
-    return list(zip(found.tolist(), np.split(order, firsts[1:]), strict=False))
+    return list(zip(sizes[order][starts].tolist(), np.split(order, starts[1:]), strict=False))

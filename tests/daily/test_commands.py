@@ -282,6 +282,20 @@ def test_without_its_packages_it_says_what_to_install(command, missing):
     assert 'pip install "otel-personalization[daily]"' in done.stderr
 
 
+def test_files_need_no_opentelemetry_and_no_client_of_a_database(folder):
+    without = dict.fromkeys(("opentelemetry", "psycopg", "matplotlib", "pyspark"))
+    program = (
+        f"import sys; sys.modules.update({without})\n"
+        "from otel_personalization.__main__ import main; main()"
+    )
+    day = ("--day", str(DAY))
+    for command in (
+        ("snapshot", *day, "--from", str(SAMPLE), "--to", "snapshots"),
+        ("daily", *day, "--traces", "snapshots", "--log", "none"),
+    ):
+        subprocess.run([sys.executable, "-c", program, *command], check=True)
+
+
 def test_nothing_shows_progress_but_a_terminal(folder):
     command = [
         *(sys.executable, "-m", "otel_personalization", "daily", "--day", str(DAY)),

@@ -44,6 +44,7 @@ def open_warehouse(target: str) -> Iterator[Warehouse]:
 
     Raises:
         WarehouseError: it is none of these, cannot be opened, or holds a table that is another.
+        ModuleNotFoundError: it is a PostgreSQL, and psycopg is not installed.
     """
     if re.match(r"postgres(ql)?://", target):
         # Few have one, and its client takes a tenth of a second to import.
