@@ -110,7 +110,7 @@ def replay(
       2  no decision trace is in the input, or the command was wrong
       3  some lines were not counted; they are told by file and line
     """  # noqa: D301  # the character, which keeps lines apart
-    from otel_personalization.replay import replay as count  # noqa: PLC0415
+    from otel_personalization.replay import replay as count  # noqa: PLC0415  # OpenTelemetry
 
     if stamp is not None:
         _check_stamp(stamp, files, trace_format)
@@ -203,8 +203,8 @@ def doctor(
       0  no problem was found
       1  there is a problem
     """  # noqa: D301  # the character, which keeps lines apart
-    from otel_personalization import live_path  # noqa: PLC0415
-    from otel_personalization.doctor import Level, examine  # noqa: PLC0415
+    from otel_personalization import live_path  # noqa: PLC0415  # OpenTelemetry
+    from otel_personalization.doctor import Level, examine  # noqa: PLC0415  # OpenTelemetry
 
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     # An export that a shutdown cuts off is logged after that; findings have said what became of it.
@@ -258,7 +258,7 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
         return
     try:
         from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
-        from otel_personalization.hook import PersonalizationHook  # noqa: PLC0415
+        from otel_personalization.hook import PersonalizationHook  # noqa: PLC0415  # OpenTelemetry
 
         provider = pipeline.configure(
             "otel-personalization-replay", endpoint=endpoint, set_global=False
@@ -299,7 +299,7 @@ _COLUMNS: Final = (
 
 def table_of(report: Report) -> Table:
     """A row for each namespace, below it one for each of its surfaces, and one for all."""
-    from otel_personalization.replay import COUNTS  # noqa: PLC0415
+    from otel_personalization.replay import COUNTS  # noqa: PLC0415  # OpenTelemetry
 
     table = Table(box=SIMPLE, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("namespace\n  surface", no_wrap=True)

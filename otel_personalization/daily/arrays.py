@@ -19,6 +19,20 @@ def stable_order(codes: npt.NDArray[Any]) -> Integers:
     return order
 
 
+def groups(codes: npt.NDArray[Any]) -> list[Integers]:
+    """The places of each number that is there, ascending; of the numbers, too."""
+    order = stable_order(codes)
+    return np.split(order, firsts(codes[order])[1:]) if len(order) else []
+
+
+def added_up(keys: Integers, counts: Integers) -> tuple[Integers, Integers]:
+    """Keys, each once and ascending, and the sum of the counts of each."""
+    order = np.argsort(keys)
+    keys, counts = keys[order], counts[order]
+    starts = firsts(keys)
+    return keys[starts], np.add.reduceat(counts, starts) if len(keys) else counts
+
+
 def firsts(ordered: npt.NDArray[Any]) -> Integers:
     """Where another value begins."""
     return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])

@@ -202,7 +202,7 @@ def daily(
         from otel_personalization.daily.publish import PublishError, push_run  # noqa: PLC0415
 
         if _is_database(warehouse):
-            import psycopg  # noqa: F401, PLC0415  # not missed when all is computed
+            import psycopg  # noqa: F401, PLC0415  # not missed once files are read
 
     order = night.Order(
         days=days,

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import digamma, stdtrit, xlogy
 
-from otel_personalization.daily.arrays import Integers, Numbers, firsts
+from otel_personalization.daily.arrays import Integers, Numbers, added_up, firsts
 from otel_personalization.daily.tables import CONFIDENCE
 
 MAX_LONE_SHARE: Final = 0.03
@@ -128,9 +128,7 @@ class _Table(NamedTuple):
             found = np.flatnonzero(whole)
             counts = whole[found].astype(np.int64)
         else:
-            order = np.argsort(keys)
-            starts = firsts(keys[order])
-            found, counts = keys[order][starts], np.add.reduceat(counts[order], starts)
+            found, counts = added_up(keys, counts)
         groups, values = np.divmod(found, width)
         return cls(values, counts, firsts(groups))
 

@@ -30,7 +30,7 @@ from scipy import sparse
 from scipy.special import expit, logit, stdtrit
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
-from otel_personalization.daily.arrays import Integers, Numbers, firsts, stable_order
+from otel_personalization.daily.arrays import Integers, Numbers, groups
 from otel_personalization.daily.shared_items import tiles
 from otel_personalization.daily.tables import CONFIDENCE, PERCENTILES
 
@@ -165,12 +165,13 @@ class Overlaps:
             Of each row, the sum of its overlaps with the columns; and how many pairs there are, by
             the items of both lists together and by those that they share.
         """
-        by_size = _by_size(self._sizes[rows])
+        of_size = groups(self._sizes[rows])
         overlaps = _overlaps(self._k)
         sums = np.zeros(len(rows))
         tally = np.zeros(overlaps.shape, np.int64)
         for tile in tiles(self._items[columns], self._sizes[columns], self._number_of_items):
-            for size, places in by_size:
+            for places in of_size:
+                size = int(self._sizes[rows[places[0]]])
                 for start in range(0, len(places), tile.at_once):
                     some = places[start : start + tile.at_once]
                     shared = tile.shared(self._items[rows[some], :size])
@@ -314,15 +315,3 @@ def _tallied(tally: Integers, sizes: Integers) -> tuple[Numbers, Integers]:
     pairs = np.zeros(len(distinct), np.int64)
     np.add.at(pairs, place, np.array(counts) // 2)
     return distinct[pairs > 0], pairs[pairs > 0]
-
-
-def _by_size(sizes: Integers) -> list[tuple[int, Integers]]:
-    """Numbers of items that lists have, and the lists of each.
-
-    Args:
-        sizes: items of each list.
-    """
-    order = stable_order(sizes)
-    starts = firsts(sizes[order])
-    # Of no lists there is one part, which is empty.
-    return list(zip(sizes[order][starts].tolist(), np.split(order, starts[1:]), strict=False))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from otel_personalization.daily.arrays import Integers, firsts
+from otel_personalization.daily.arrays import Integers, added_up
 from otel_personalization.daily.row_groups import RowGroup, row_groups, side_by_side
 from otel_personalization.daily.tables import DIMENSIONS
 
@@ -221,11 +221,9 @@ class _Counts:
             with self._lock:
                 np.add.at(self._dense, keys, one)
         if further:
-            self._add_further(np.sort(np.concatenate(further)))
+            self._add_further(*np.unique(np.concatenate(further), return_counts=True))
 
-    def _add_further(self, keys: Integers) -> None:
-        starts = firsts(keys)
-        keys, served = keys[starts], np.diff(starts, append=len(keys))
+    def _add_further(self, keys: Integers, served: Integers) -> None:
         with self._lock:
             # As a rule most are there already.
             place = np.searchsorted(self._keys, keys)
@@ -255,11 +253,7 @@ class _Counts:
     def _put_together(self) -> None:
         parts = [(self._keys, self._served), *self._new]
         keys, served = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(keys)
-        keys = keys[order]
-        starts = firsts(keys)
-        self._keys = keys[starts]
-        self._served = np.add.reduceat(served[order], starts) if len(keys) else served
+        self._keys, self._served = added_up(keys, served)
         self._new = []
 
 

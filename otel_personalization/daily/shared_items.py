@@ -60,7 +60,8 @@ def tiles(items: Integers, sizes: Integers, number_of_items: int) -> Iterator[Ti
             there * len(of_words) + np.repeat(word[some] - first, sizes[some]),
             np.repeat(bit[some], sizes[some]),
         )
-        yield Tile(bits, of_words[firsts(of_words)], firsts(of_words))
+        first_words = firsts(of_words)
+        yield Tile(bits, of_words[first_words], first_words)
 
 
 @dataclass(frozen=True)

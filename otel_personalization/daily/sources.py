@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from otel_personalization.daily.arrays import firsts, stable_order
+from otel_personalization.daily.arrays import groups
 from otel_personalization.daily.row_groups import side_by_side
 from otel_personalization.daily.tables import ALL
 
@@ -128,9 +128,7 @@ class _Codes:
 
     def groups(self) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
         """Rows of the same values, in their order, with the values."""
-        order = stable_order(self.code)
-        starts = firsts(self.code[order])
-        for rows in np.split(order, starts[1:]) if len(order) else ():
+        for rows in groups(self.code):
             names = []
             rest = int(self.code[rows[0]])
             for of in reversed(self.values):

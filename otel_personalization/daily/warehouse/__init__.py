@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
 from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseError
 from otel_personalization.daily.warehouse.duckdb_file import open_file
-from otel_personalization.daily.warehouse.parquet import open_folder
+from otel_personalization.daily.warehouse.parquet import Folder
 
 __all__ = ["Warehouse", "WarehouseError", "open_warehouse"]
 
@@ -46,6 +46,7 @@ def open_warehouse(target: str) -> Iterator[Warehouse]:
         WarehouseError: it is none of these, cannot be opened, or holds a table that is another.
         ModuleNotFoundError: it is a PostgreSQL, and psycopg is not installed.
     """
+    opened: AbstractContextManager[Warehouse]
     if re.match(r"postgres(ql)?://", target):
         # Few have one, and its client takes a tenth of a second to import.
         from otel_personalization.daily.warehouse.postgresql import open_server  # noqa: PLC0415
@@ -54,13 +55,14 @@ def open_warehouse(target: str) -> Iterator[Warehouse]:
     elif scheme := re.match(r"\w[\w+.-]*:", target):  # the rest may hold a password
         raise WarehouseError(f"{scheme[0]}... is no warehouse; {_TARGETS}")
     elif target.endswith("/") or (target and Path(target).is_dir()):
-        opened = open_folder(Path(target))
+        opened = nullcontext(Folder(Path(target)))
     elif target.endswith(".duckdb"):
         opened = open_file(Path(target))
     else:
         named = target if re.fullmatch(r"[\w./ -]+", target) else "that"  # could be a password
         raise WarehouseError(f"{named} is no warehouse; {_TARGETS}")
     with opened as warehouse:
+        warehouse.prepare()
         yield warehouse
 
 

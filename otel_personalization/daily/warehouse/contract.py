@@ -20,6 +20,14 @@ class WarehouseError(Exception):
 class Warehouse(ABC):
     """The tables of the nightly job."""
 
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make what is missing.
+
+        Raises:
+            WarehouseError: it cannot be made, or something else is in its place.
+        """
+
     def replace(self, day_tables: DayTables) -> None:
         """Put the rows of a day of an organisation in place of those that are there.
 

@@ -50,8 +50,8 @@ class Database(Warehouse):
     def __init__(self, place: str) -> None:
         self._place = place
 
-    def migrate(self) -> None:
-        """Make what is missing; see `open_warehouse`."""
+    def prepare(self) -> None:
+        """See `Warehouse`."""
         with self._telling():
             if any(True for _ in self._missing()):
                 with self._transaction():  # in which another run may have been first

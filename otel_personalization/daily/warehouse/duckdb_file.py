@@ -18,7 +18,7 @@ from otel_personalization.daily.warehouse.database import Database, Found, name_
 
 @contextmanager
 def open_file(file: Path) -> Iterator[Warehouse]:
-    """See `open_warehouse`."""
+    """The warehouse as it is; see `open_warehouse`."""
     # DuckDB calls the catalogue after the file, up to the first dot. One that is called as a schema
     # makes `analytics.personalization_daily` ambiguous for everybody who asks.
     schemas = {table.schema for table in TABLES}
@@ -44,9 +44,7 @@ def open_file(file: Path) -> Iterator[Warehouse]:
             "writable, and that the file is one of DuckDB"
         ) from None
     with closing(connection):
-        warehouse = _DuckDB(connection, f"the DuckDB file {file}")
-        warehouse.migrate()
-        yield warehouse
+        yield _DuckDB(connection, f"the DuckDB file {file}")
 
 
 class _DuckDB(Database):

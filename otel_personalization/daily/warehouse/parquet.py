@@ -16,27 +16,27 @@ from otel_personalization.daily.tables import PERSONALIZATION_DAILY, Table, arro
 from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseError, one_line
 
 
-@contextmanager
-def open_folder(folder: Path) -> Iterator[Warehouse]:
-    """See `open_warehouse`."""
-    warehouse = _Folder(folder)
-    with warehouse._telling():  # noqa: SLF001  # of the class below
-        folder.mkdir(parents=True, exist_ok=True)
-    yield warehouse
-
-
-class _Folder(Warehouse):
+class Folder(Warehouse):
     """``SCHEMA/TABLE/day=YYYY-MM-DD/org-ORG.parquet``, each file whole at any time.
 
     The files of a day come into place one after the other, once all of them are on the disk: a run
     that is killed in that instant leaves a table of its own beside one of the run before. The next
     run mends it; a database has no such instant.
+
+    Args:
+        folder: where they are.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def prepare(self) -> None:
+        """See `Warehouse`."""
+        with self._telling():
+            self._folder.mkdir(parents=True, exist_ok=True)
+
     def last_day(self, org_id: str) -> date | None:
+        """See `Warehouse`."""
         with self._telling():
             return max(
                 (

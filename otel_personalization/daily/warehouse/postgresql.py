@@ -22,7 +22,7 @@ LOCK_SECONDS: Final = 600
 
 @contextmanager
 def open_server(url: str) -> Iterator[Warehouse]:
-    """See `open_warehouse`."""
+    """The warehouse as it is; see `open_warehouse`."""
     try:
         server = PostgresUrl(url)
     except UnreadableUrlError as error:
@@ -41,9 +41,7 @@ def open_server(url: str) -> Iterator[Warehouse]:
     with closing(connection):
         # In a stricter one a run that waited for another would not see what that has done.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        warehouse = _PostgreSQL(connection, server)
-        warehouse.migrate()
-        yield warehouse
+        yield _PostgreSQL(connection, server)
 
 
 class _PostgreSQL(Database):
