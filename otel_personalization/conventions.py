@@ -80,7 +80,8 @@ class MalformedReason(str, Enum):
     """Why a trace could not be counted: the values of ``reason``, a fixed set."""
 
     NOT_A_TRACE = "not_a_trace"
-    """No mapping and no object: None, a list, a string, a number, something to be awaited."""
+    """No mapping and no object: None, a list, a string, a number, something to be awaited; or one
+    that has no field of a trace, such as the body of an error."""
     ITEMS_NOT_A_LIST = "items_not_a_list"
     """``final_items`` (or ``items`` of a response) is there and is no list or tuple."""
     ITEM_NOT_AN_OBJECT = "item_not_an_object"

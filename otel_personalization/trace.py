@@ -240,7 +240,11 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
 
     items = get("final_items")
     extras: dict[str, Any] = {}
-    from_response = items is None and _is_response(trace)
+    from_response = False
+    if items is None:
+        if not any(name in trace for name in TRACE_FIELDS):
+            return MalformedReason.NOT_A_TRACE
+        from_response = _is_response(trace)
     if from_response:
         items = get("items")
     else:
@@ -254,7 +258,8 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
             return MalformedReason.ITEMS_NOT_A_LIST
         items = list(items)
 
-    reasons_surfaced = extras.get("include_reasons") is not False
+    asked = extras.get("include_reasons")
+    reasons_surfaced = asked is None or asked is True or _flag(asked) is not False
     boosted = extras.get("personalized_items")
     if type(boosted) is frozenset:
         boosted = set(boosted)  # below, a frozenset is one of ids that were made text
@@ -280,7 +285,7 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
     if sources is not None:
         if type(sources) is not dict:
             sources = _plain_mapping(sources)
-        for source, entry in sources.items():
+        for source, entry in list(sources.items()):  # another thread may add to it meanwhile
             if source in stages:
                 continue
             if type(entry) is not dict:
@@ -289,7 +294,8 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
             if type(count) is not int or not 0 <= count <= MAX_CANDIDATES:
                 count = count_of(count)
             if count is not None and isinstance(source, str) and source:
-                candidates[source] = count
+                # Of an enumeration, it would be exported by its name, or by its value.
+                candidates[source if type(source) is str else str.__str__(source)] = count
 
     namespace = get("namespace")
     surface = get("surface")
@@ -335,7 +341,11 @@ def _count_items(
     for item in items:
         if type(item) is not dict:
             raise _NotPlainError
-        cold = "cold_start" in item and item["cold_start"] is True
+        cold = "cold_start" in item and item["cold_start"]
+        if cold is not True and cold is not False:
+            if cold is not None:
+                raise _NotPlainError
+            cold = False
         if reasons_surfaced and "reasons" in item:
             reasons = item["reasons"]
             if type(reasons) is not list:
@@ -378,6 +388,8 @@ def _count_marks(items: Any) -> int | None:
         if flag is True or flag is False:
             flags += 1
             flagged += flag
+        elif flag is not None:
+            raise _NotPlainError
         reasons = item.get("reasons")
         if reasons is not None:
             if type(reasons) is not list:
@@ -411,7 +423,8 @@ def _count_members(ids: list[Any], boosted: Collection[Any]) -> int:
 
 # --- making odd input plain -------------------------------------------------------------------
 
-_TRACE_FIELDS: Final = ("final_items", "items", "decision_id", "extras", "namespace", "surface")
+TRACE_FIELDS: Final = ("final_items", "items", "decision_id", "extras", "namespace", "surface")
+"""What has none of them is no trace."""
 _IDENTITY_FIELDS: Final = ("decision_id", "request_id", "ts", "k", "extras", "bandit", "user_hash")
 _EXPERIMENT_FIELDS: Final = ("bandit_experiment", "experiment_variant", "bandit_variant")
 _EXTRAS_FIELDS: Final = (
@@ -464,12 +477,14 @@ def _plain_trace(trace: Any) -> dict[str, Any] | MalformedReason:
     if read is None:
         return MalformedReason.NOT_A_TRACE
     plain = {}
-    for name in _TRACE_FIELDS:
+    for name in TRACE_FIELDS:
         value = read(name)
         # An object's `items` is a method as a rule, and an absent attribute is None here.
         is_there = name in trace if isinstance(trace, Mapping) else value is not None
         if is_there and not (name == "items" and callable(value)):
             plain[name] = value
+    if not plain and not isinstance(trace, Mapping) and hasattr(trace, "final_items"):
+        plain["final_items"] = None
     if plain.get("items" if _is_response(plain) else "final_items") is _UNREADABLE:
         return MalformedReason.UNREADABLE
     return plain
@@ -514,6 +529,8 @@ def _plain_item(item: object) -> dict[str, Any] | None:
         return None
     plain = {name: read(name) for name in _ITEM_FIELDS}
     plain["item_id"] = _id_text(plain["item_id"])
+    plain["personalized"] = _flag(plain["personalized"])
+    plain["cold_start"] = _flag(plain["cold_start"])
     reasons = plain["reasons"]
     try:
         listed = list(reasons) if isinstance(reasons, (list, tuple, set, frozenset)) else []
@@ -521,6 +538,18 @@ def _plain_item(item: object) -> dict[str, Any] | None:
         listed = []
     plain["reasons"] = [str.__str__(reason) for reason in listed if isinstance(reason, str)]
     return plain
+
+
+def _flag(value: object) -> bool | None:
+    """A flag as a bool, which one of numpy is not; None where it can be none."""
+    if value is None or value is True or value is False:
+        return value
+    kind = type(value)
+    return bool(value) if kind.__module__ == "numpy" and kind.__name__ in _NUMPY_BOOLS else None
+
+
+_NUMPY_BOOLS: Final = ("bool", "bool_")
+"""The name of its one kind of flag, since numpy 2 and before."""
 
 
 def _plain_ids(ids: Collection[Any]) -> frozenset[str]:

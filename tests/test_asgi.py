@@ -142,7 +142,7 @@ def test_what_any_hook_of_the_process_counted_is_flushed(tmp_path):
     """Also one that nothing was instrumented with."""
     path = tmp_path / "decisions.ndjson"
     hook = PersonalizationHook(log=path)
-    hook.record({})
+    hook.record({"final_items": []})
     messages = iter(["lifespan.startup", "lifespan.shutdown"])
 
     async def run():

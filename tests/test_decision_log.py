@@ -118,7 +118,9 @@ def test_a_line_is_as_the_contract_has_it(path):
 
 
 def test_every_line_has_the_fields_that_are_documented(path):
-    decision, *sources = lines_of(copy.deepcopy(TRACE), {}, path=path, log_sources=True)[:4]
+    decision, *sources = lines_of(
+        copy.deepcopy(TRACE), {"final_items": []}, path=path, log_sources=True
+    )[:4]
     assert set(decision) == {field.name for field in DECISION_LOG_FIELDS}
     for source in sources:
         assert set(source) == {field.name for field in SOURCE_LOG_FIELDS}
@@ -465,7 +467,7 @@ def test_a_retry_is_sampled_as_the_first_try_was(tmp_path):
 
 
 def test_decisions_without_an_id_are_sampled_by_chance(path):
-    assert 50 < len(lines_of(*[{}] * 400, path=path, log_sample=0.5)) < 350
+    assert 50 < len(lines_of(*[{"final_items": []}] * 400, path=path, log_sample=0.5)) < 350
 
 
 # --- the host's own logging -------------------------------------------------------------------

@@ -183,21 +183,21 @@ def test_a_malformed_trace_is_counted_and_warned_of_once_a_minute(hook, trace, c
 def test_an_internal_error_is_counted_and_warned_of_but_not_raised(hook, monkeypatch, caplog):
     monkeypatch.setattr(Totals, "add", lambda *_: 1 / 0)
     with counting(hook) as counted:
-        hook.record({})
-        hook.record({})
+        hook.record({"final_items": []})
+        hook.record({"final_items": []})
     assert counted.internal_errors == 2
     assert len(caplog.records) == 1
     assert "ZeroDivisionError" in caplog.text
     monkeypatch.setattr("otel_personalization.hook.read_decision", lambda *_: 1 / 0)
     with counting(hook) as counted:
-        hook.record({})
+        hook.record({"final_items": []})
     assert counted.internal_errors == 1
 
 
 def test_an_internal_error_is_raised_under_debug(monkeypatch):
     monkeypatch.setattr(Totals, "add", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        make_hook(debug=True).record({})
+        make_hook(debug=True).record({"final_items": []})
 
 
 def test_a_logging_filter_of_the_hosts_that_raises_hurts_nobody(hook):

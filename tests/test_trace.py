@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
 import json
 from collections import Counter
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_personalization.conventions import MAX_CANDIDATES, MalformedReason
-from otel_personalization.trace import Decision, read_decision, read_timestamp
+from otel_personalization.trace import TRACE_FIELDS, Decision, read_decision, read_timestamp
 from tests.conftest import DATA, cells_of, read_ndjson, recording
 
 
@@ -164,7 +165,7 @@ def test_responses_of_the_full_recording_count_as_their_traces():
 
 @pytest.mark.parametrize("nothing", [{}, {"final_items": None}, {"final_items": []}])
 def test_absent_null_and_empty_items_are_an_empty_decision(nothing):
-    assert decision(**nothing).served_items == 0
+    assert decision(decision_id="d", **nothing).served_items == 0
 
 
 def test_the_boosted_list_counts_served_members_only():
@@ -494,12 +495,65 @@ async def coroutine() -> None: ...
     ids=lambda one: type(one).__name__,
 )
 def test_what_is_no_mapping_and_no_object_is_no_trace(trace):
-    expected = MalformedReason.NOT_A_TRACE
-    # An iterator is an object without fields of a trace, but an object nonetheless.
-    if type(trace) is type(iter([])):
-        assert isinstance(read_decision(trace), Decision)
-    else:
-        assert read_decision(trace) is expected
+    assert read_decision(trace) is MalformedReason.NOT_A_TRACE
+
+
+@pytest.mark.parametrize("kind", [dict, SimpleNamespace])
+@pytest.mark.parametrize(
+    "fields", [{}, {"code": "bad_request", "message": "k is no number"}, {"ts": "2026-01-01"}]
+)
+def test_what_has_no_field_of_a_trace_is_no_trace(kind, fields):
+    assert read_decision(kind(**fields)) is MalformedReason.NOT_A_TRACE
+
+
+@pytest.mark.parametrize("kind", [dict, SimpleNamespace])
+@pytest.mark.parametrize("name", TRACE_FIELDS)
+def test_one_field_of_a_trace_makes_a_trace(kind, name):
+    value: Any = [] if name in {"final_items", "items"} else "x"
+    assert isinstance(read_decision(kind(**{name: value})), Decision)
+
+
+@pytest.mark.parametrize("kind", [dict, SimpleNamespace])
+def test_a_trace_whose_fields_are_all_null_is_an_empty_decision(kind):
+    read = read_decision(kind(final_items=None, extras=None))
+    assert isinstance(read, Decision)
+    assert read.served_items == 0
+
+
+@pytest.mark.parametrize(
+    ("trace", "counted"),
+    [
+        ({"final_items": [{"item_id": "a", "personalized": numpy.True_}]}, "personalized_items"),
+        ({"final_items": [{"item_id": "a", "cold_start": numpy.True_}]}, "cold_start_items"),
+    ],
+)
+def test_a_flag_of_numpy_is_a_flag(trace, counted):
+    assert getattr(decision(**trace), counted) == 1
+
+
+def test_a_false_flag_of_numpy_is_false():
+    read = served({"item_id": "a", "reasons": ["new"]}, include_reasons=numpy.False_)
+    assert (read.reason_items, read.reason_requested_items) == (0, 0)
+    assert served({"item_id": "a", "personalized": numpy.False_}).personalized_items == 0
+
+
+@pytest.mark.parametrize("flag", [1, "true", [], numpy.array([True])])
+def test_what_is_no_flag_is_absent(flag):
+    read = served(
+        {"item_id": "a", "personalized": flag, "cold_start": flag, "reasons": ["personalization"]},
+        include_reasons=flag,
+    )
+    assert (read.personalized_items, read.cold_start_items, read.reason_items) == (1, 0, 1)
+
+
+class Source(str, enum.Enum):
+    COLLABORATIVE = "collaborative"
+
+
+def test_a_source_that_is_an_enumeration_is_its_text():
+    (source,) = served(candidate_sources={Source.COLLABORATIVE: {"count": 3}}).candidates
+    assert type(source) is str
+    assert source == "collaborative"
 
 
 def test_a_coroutine_that_nobody_awaited_is_no_trace():

@@ -42,6 +42,7 @@ from otel_personalization.daily.lines import NO_JSON, SCHEMA, Lines, in_words
 from otel_personalization.daily.sql import text_of
 from otel_personalization.errors import RemediedError
 from otel_personalization.ndjson import Problem
+from otel_personalization.trace import TRACE_FIELDS
 from otel_personalization.version import __version__
 
 SCHEMA_VERSION: Final = 1
@@ -317,6 +318,7 @@ def _decisions(
             ("space", _SPACE),
             ("stages", list(stages)),
             ("most_candidates", MAX_CANDIDATES),
+            ("trace_fields", list(TRACE_FIELDS)),
         ):
             connection.execute(f"SET VARIABLE {name} = ?", [value])
         try:

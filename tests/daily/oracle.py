@@ -28,6 +28,8 @@ ALL: Final = "all"
 NONE: Final = "none"
 UNKNOWN: Final = "unknown"
 
+TRACE_FIELDS: Final = {"final_items", "items", "decision_id", "extras", "namespace", "surface"}
+"""What has none of them is no trace."""
 STAGES: Final = {"merged", "post_constraints", "post_exclusion", "prefetched"}
 LARGEST_COUNT: Final = 1_000_000_000
 """More candidates of one source in one decision are not believed."""
@@ -257,7 +259,7 @@ def items_and_extras(trace: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def counts_of(trace: Any) -> Counts | None:
     """What a trace served; None where it is malformed."""
-    if not isinstance(trace, dict):
+    if not isinstance(trace, dict) or TRACE_FIELDS.isdisjoint(trace):
         return None
     items, extras = items_and_extras(trace)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):

@@ -5,7 +5,7 @@
 --      The variable shape has the parts of a trace that are read, and their types; what is of
 --      another type is null. Texts, flags and counts are JSON, which tells 1 from "1"; ids are text.
 --      space has the white space to trim, stages the keys of candidate_sources that are no sources,
---      most_candidates the largest count that is believed.
+--      most_candidates the largest count that is believed, trace_fields what no trace has none of.
 -- Out: a row for each line.
 WITH parsed AS (
     SELECT ordinal, line, try(json_transform(line, getvariable('shape'))) AS trace
@@ -46,7 +46,8 @@ judged AS (
             WHEN has_items AND NOT has_odd_items THEN NULL
             -- As an empty list is mostly written; the line is looked through once, not three times.
             WHEN NOT has_items AND json_type(line, '$.final_items') = 'NULL' THEN NULL
-            WHEN json_type(line) <> 'OBJECT' THEN 'not_a_trace'
+            WHEN json_type(line) <> 'OBJECT'
+                OR NOT list_has_any(json_keys(line), getvariable('trace_fields')) THEN 'not_a_trace'
             WHEN json_type(line, '$.final_items') NOT IN ('ARRAY', 'NULL') THEN 'items_not_a_list'
             WHEN list_has_any(
                 json_type(line, '$.final_items[*]'),
