@@ -179,7 +179,7 @@ def _targets(settings: Settings) -> Iterator[Finding]:
         module_name, _, path = target.partition(":")
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             yield Finding(
                 Level.PROBLEM,
                 f"target {target}: {module_name} cannot be imported: {error!r}",
@@ -262,8 +262,10 @@ def _endpoint_of(collector: str | None) -> tuple[str, str]:
     if collector:
         return collector, "--collector"
     provider: Any = get_meter_provider()
-    url = getattr(provider, "endpoint", None) or (os.environ[variable] if variable else default)
-    return url, variable or "by default"
+    given: str | None = getattr(provider, "endpoint", None)
+    if given:
+        return given, "endpoint="
+    return os.environ[variable] if variable else default, variable or "by default"
 
 
 def _endpoint(collector: str | None) -> Iterator[Finding]:
@@ -279,7 +281,11 @@ def _endpoint(collector: str | None) -> Iterator[Finding]:
             Level.PROBLEM,
             f"{said}: it cannot be reached: {error}",
             "start a Collector there, or "
-            + ("name another" if collector else "set OTEL_EXPORTER_OTLP_ENDPOINT"),
+            + (
+                "name another"
+                if by in {"--collector", "endpoint="}
+                else "set OTEL_EXPORTER_OTLP_ENDPOINT"
+            ),
         )
 
 

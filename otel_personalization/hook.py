@@ -21,12 +21,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from functools import lru_cache
 from time import monotonic
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from opentelemetry.metrics import MeterProvider
 
 from otel_personalization.conventions import (
+    MAX_CANDIDATES,
     STAMPED_PERSONALIZED,
     STAMPED_REASON,
     InternalErrorKind,
@@ -126,6 +129,8 @@ class PersonalizationHook:
     def record(self, trace: object) -> None:
         """Count a finalised trace, and stamp its counts on ``extras``.
 
+        Not for traces of a function that is wrapped or decorated: they would count twice.
+
         Args:
             trace: a decision trace or a response body: a mapping, or an object with attributes.
         """
@@ -170,7 +175,8 @@ class PersonalizationHook:
         """Count item impressions that the host saw happen.
 
         Args:
-            count: a number of items, 0 or more. Anything else is counted as an internal error.
+            count: a number of items, 0 to 1,000,000,000. Anything else is counted as an internal
+                error.
             namespace: as in the traces.
             surface: as in the traces.
         """
@@ -283,13 +289,18 @@ class PersonalizationHook:
     def _record_outcomes(
         self, namespace: str, surface: str, *, impressions: object = 0, clicks: object = 0
     ) -> None:
-        impressions, clicks = count_of(impressions), count_of(clicks)
-        if impressions is None or clicks is None:
-            wrong = TypeError("impressions and clicks are whole numbers of 0 or more")
-            self.report(InternalErrorKind.RECORD, wrong)
+        counts = count_of(impressions), count_of(clicks)
+        if counts[0] is None or counts[1] is None:
+            self._totals.add_internal_error(InternalErrorKind.RECORD)
+            wrong = ValueError(
+                f"impressions and clicks are whole numbers of 0 to {MAX_CANDIDATES:,}"
+            )
+            if self._debug:
+                raise wrong
+            self._warner.warn("outcomes", "Impressions or clicks were not counted: %r.", wrong)
             return
         self._totals.add_outcomes(
-            namespace_of(namespace), surface_of(surface), impressions=impressions, clicks=clicks
+            namespace_of(namespace), surface_of(surface), impressions=counts[0], clicks=counts[1]
         )
 
 
@@ -298,12 +309,16 @@ def _stamp(trace: Any, decision: Decision) -> None:
     if decision.from_response:
         return
     is_mapping = isinstance(trace, (dict, Mapping))
+    kind: Any = type(trace)
     try:
         extras = trace.get("extras") if is_mapping else getattr(trace, "extras", None)
         if type(extras) is dict or isinstance(extras, MutableMapping):
             extras[STAMPED_PERSONALIZED] = decision.personalized_items
             extras[STAMPED_REASON] = decision.reason_items
-        elif extras is None:
+        elif extras is not None:
+            setattr(extras, STAMPED_PERSONALIZED, decision.personalized_items)
+            setattr(extras, STAMPED_REASON, decision.reason_items)
+        elif is_mapping or _takes_a_dict(kind):
             stamped = {
                 STAMPED_PERSONALIZED: decision.personalized_items,
                 STAMPED_REASON: decision.reason_items,
@@ -312,8 +327,24 @@ def _stamp(trace: Any, decision: Decision) -> None:
                 trace["extras"] = stamped
             else:
                 trace.extras = stamped
-        else:
-            setattr(extras, STAMPED_PERSONALIZED, decision.personalized_items)
-            setattr(extras, STAMPED_REASON, decision.reason_items)
     except Exception:
         return  # frozen
+
+
+@lru_cache(maxsize=64)
+def _takes_a_dict(kind: Any) -> bool:
+    """Whether the extras of a class may be a dict: by their annotation, if they have one."""
+    annotation: Any = Any
+    for owner in kind.__mro__:
+        if "extras" in getattr(owner, "__annotations__", ()):
+            # Alone: other fields may be of types that only a type checker knows.
+            alone = {"extras": owner.__annotations__["extras"]}
+            of_alone = {"__module__": owner.__module__, "__annotations__": alone}
+            annotation = get_type_hints(type("", (), of_alone))["extras"]
+            break
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    plain = [get_origin(part) or part for part in parts]
+    return any(
+        part in (Any, object) or (isinstance(part, type) and issubclass(part, Mapping))
+        for part in plain
+    )

@@ -7,7 +7,7 @@ import inspect
 import logging
 import sys
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,7 +22,7 @@ from opentelemetry.metrics import MeterProvider, get_meter_provider
 from otel_personalization.conventions import ENVIRONMENT_PREFIX, InternalErrorKind
 from otel_personalization.hook import PersonalizationHook
 from otel_personalization.metrics import instruments_of, is_of_an_sdk
-from otel_personalization.settings import SELF, Locate, Settings, resolve
+from otel_personalization.settings import HOOK_SETTINGS, SELF, Locate, Settings, resolve
 from otel_personalization.wrapping import Finalizer, FinalizerWrapper, NotWrappableError
 
 _logger = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
     ) -> None:
         self._patches = []
         try:
+            _check_keywords(of_hook)
             settings = resolve(target=target, trace=trace, when=when, **of_hook)
             if not settings.target:
                 _logger.info(
@@ -112,6 +113,8 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
                     ENVIRONMENT_PREFIX,
                 )
                 return
+            # As they were read: an iterator would be empty by now.
+            of_hook = {name: getattr(settings, name) for name in HOOK_SETTINGS}
             self._hook = PersonalizationHook(meter_provider=meter_provider, **of_hook)
             for name in settings.target:
                 self._patch_when_imported(name, settings, self._hook)
@@ -172,6 +175,15 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
                 name,
                 f" in {package}" if package else "",
             )
+
+
+def _check_keywords(of_hook: Mapping[str, object]) -> None:
+    unknown = of_hook.keys() - HOOK_SETTINGS
+    if unknown:
+        raise TypeError(
+            f"instrument() has no keyword {', '.join(map(repr, sorted(unknown)))}; "
+            f"further ones are {', '.join(HOOK_SETTINGS)}"
+        )
 
 
 # --- patching ---------------------------------------------------------------------------------
@@ -248,6 +260,11 @@ def _member(owner: Any, name: str, target: str) -> Any:
             hint = (
                 " A program that is run is not importable: move the function to a module of its "
                 "own, or call instrument() below its definition."
+            )
+        elif getattr(getattr(owner, "__spec__", None), "_initializing", False):
+            hint = (
+                " It is still being imported: call instrument() before anything imports it, or "
+                "after it has been."
             )
         raise TargetError(
             f"{target!r} is not there: {what} has no {name!r}; it has "

@@ -110,6 +110,13 @@ def note_export(provider: MeterProvider, *, has_arrived: bool) -> None:
         instruments.note_export(has_arrived=has_arrived)
 
 
+def note_end(provider: MeterProvider, *, has_arrived: bool) -> None:
+    """Tell the instruments of a provider, if there are any, that it exports nothing any more."""
+    instruments = _registry.get(provider)
+    if instruments is not None:
+        instruments.note_end(has_arrived=has_arrived)
+
+
 def finish_process(timeout: float) -> None:
     """Have all lines written and all counters exported, where a process ends without exit handlers.
 
@@ -164,6 +171,9 @@ class Instruments:
         """Whether the last flush of a process that ends was in vain: none waits for one again."""
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
+        self._has_ended = False
+        self._arrived: Snapshot | None = None
+        """Where it has ended: what arrived; None where that is not known."""
         self._observed: set[Counter] = set()
         self._led: set[tuple[Counter, LabelSet]] = set()
         """Series whose 0 was reported, by the first counter of their group and their labels."""
@@ -295,6 +305,11 @@ class Instruments:
                 self._led -= self._led_lately
             self._led_lately.clear()
 
+    def note_end(self, *, has_arrived: bool) -> None:
+        """Be told that nothing is exported any more, and whether all arrived until now."""
+        self._has_ended = True
+        self._arrived = self.totals.snapshot() if has_arrived else None
+
     def hides_growth(self) -> bool:
         """Whether the next collection would report 0 for something that was counted."""
         with self._lock:
@@ -319,6 +334,8 @@ class Instruments:
             Whether it was done in time; False, too, where there is no SDK to do it. Only a provider
             of `pipeline.configure` tells whether the backend took it.
         """
+        if self._has_ended:
+            return self.totals.snapshot() == self._arrived
 
         def collect_and_export() -> None:
             if self.hides_growth():

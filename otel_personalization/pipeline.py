@@ -30,7 +30,13 @@ from opentelemetry.metrics import Meter, MeterProvider, get_meter_provider, set_
 from otel_personalization.conventions import SCOPE_NAME
 from otel_personalization.forks import call_in_children
 from otel_personalization.meters import PerProcess, PerProcessMeter
-from otel_personalization.metrics import instruments_of, is_of_an_sdk, is_worth_a_wait, note_export
+from otel_personalization.metrics import (
+    instruments_of,
+    is_of_an_sdk,
+    is_worth_a_wait,
+    note_end,
+    note_export,
+)
 from otel_personalization.settings import NONE
 
 try:
@@ -99,7 +105,8 @@ def configure(
             "the provider that is there; or call configure(..., set_global=False) and pass what it "
             "returns to instrument(meter_provider=...)."
         )
-    environment = os.environ
+    # An empty variable is as good as none.
+    environment = {name: value.strip() for name, value in os.environ.items() if value.strip()}
     protocol = (
         protocol
         or environment.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
@@ -108,7 +115,7 @@ def configure(
     )
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}; it can be {' or '.join(PROTOCOLS)}")
-    exporter = environment.get("OTEL_METRICS_EXPORTER", "").strip() or OTLP
+    exporter = environment.get("OTEL_METRICS_EXPORTER", OTLP)
     if exporter not in (OTLP, NONE):
         raise ValueError(
             f"OTEL_METRICS_EXPORTER is {exporter!r}; it can be {OTLP!r} or {NONE!r}. For other "
@@ -220,8 +227,9 @@ class Pipeline(MeterProvider):
     def shutdown(self, timeout_millis: float = 5_000) -> None:
         """Export everything, and end. What is counted later is not exported any more."""
         if not self._shut_down:
-            self.force_flush(timeout_millis / 2)
+            has_arrived = self.force_flush(timeout_millis / 2)
             self._shut_down = True
+            note_end(self, has_arrived=has_arrived)
             self._sdk_provider().shutdown(timeout_millis / 2)
 
     def _sdk_provider(self) -> SdkMeterProvider:
@@ -258,15 +266,9 @@ class Pipeline(MeterProvider):
         return http.OTLPMetricExporter(endpoint=url, timeout=self._export_timeout)
 
     def _watched(self, export: Callable[..., MetricExportResult]) -> Callable[..., Any]:
-        """The SDK's flush tells nobody that an export failed; this does.
-
-        Nothing is exported in a child: it inherits a provider whose counts are its parent's.
-        """
-        process = os.getpid()
+        """The SDK's flush tells nobody that an export failed; this does."""
 
         def watched(*args: Any, **kwargs: Any) -> MetricExportResult:
-            if os.getpid() != process:
-                return MetricExportResult.SUCCESS
             self._export_failed = True  # also where it raises
             try:
                 result = export(*args, **kwargs)
@@ -301,21 +303,26 @@ class Pipeline(MeterProvider):
 
 
 class _ReaderInOrder(PeriodicExportingMetricReader):
-    """Exports what it collected in the order in which it was collected.
+    """Exports what it collected in the order in which it was collected, in the process it is of.
 
     The SDK's reader may be overtaken between the two, where a flush meets the clock. A total that
     arrives after a larger one looks like a process that began anew: a Collector that turns totals
     into growth would count the difference twice.
+
+    A child inherits it, and the SDK starts its thread there again; but what it would collect is the
+    parent's, and what the host observes would be asked for twice.
     """
 
     def __init__(self, exporter: MetricExporter, export_interval_millis: float | None) -> None:
         self._one_at_a_time = threading.Lock()
+        self._process = os.getpid()
         super().__init__(exporter, export_interval_millis)
 
     # Final to the SDK, which holds its own lock over the export alone.
     def collect(self, timeout_millis: float = 10_000) -> None:  # type: ignore[misc]
-        with self._one_at_a_time:
-            super().collect(timeout_millis)
+        if os.getpid() == self._process:
+            with self._one_at_a_time:
+                super().collect(timeout_millis)
 
 
 def _instance_id_in_environment() -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -180,7 +180,11 @@ def _surfaces(value: Any) -> frozenset[tuple[str, str]]:
     pairs = set()
     for declared in _listed(value, "'namespace/surface'"):
         parts = declared.split("/") if isinstance(declared, str) else declared
-        if len(parts) != 2 or not all(isinstance(part, str) and part.strip() for part in parts):
+        if (
+            not isinstance(parts, Sequence)
+            or len(parts) != 2
+            or not all(isinstance(part, str) and part.strip() for part in parts)
+        ):
             raise ValueError(f"{declared!r} is no 'namespace/surface', such as 'shop_eu/home'")
         pair = (namespace_of(parts[0]), surface_of(parts[1]))
         if not all(map(fits_label, pair)):
@@ -258,3 +262,5 @@ _PARSERS: Final[dict[str, tuple[Callable[[Any], Any], Any]]] = {
     "debug": (_switch, False),
 }
 """By setting: what reads a value of it, and its default."""
+HOOK_SETTINGS: Final = tuple(name for name in _PARSERS if name not in ("target", "trace", "when"))
+"""Those that are a hook's, not a target's."""

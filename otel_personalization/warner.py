@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from _thread import LockType, allocate_lock, start_new_thread
 from time import monotonic
@@ -21,8 +22,9 @@ class Warner:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._warned: dict[str, float] = {}
-        self._saying: LockType = allocate_lock()
-        """Taken as long as the last warning has not been logged."""
+        self._saying: dict[str, LockType] = {}
+        """Of each kind: taken as long as its last warning has not been logged."""
+        self._process = os.getpid()
 
     def warn(self, kind: str, message: str, *args: object, exc_info: bool = False) -> None:
         """Log a warning, unless there was one of this kind within the last minute.
@@ -36,10 +38,15 @@ class Warner:
         now = monotonic()
         if now - self._warned.get(kind, -INTERVAL_SECONDS) < INTERVAL_SECONDS:
             return
+        if self._process != os.getpid():  # in a child: nobody is left to open what was taken
+            self._process = os.getpid()
+            self._saying = {}
+        if kind in self._saying and self._saying[kind].locked():
+            return  # a handler of the host's hangs; one thread that waits for it is enough
         self._warned[kind] = now
         # In a thread of its own: a handler of the host's writes somewhere, which may take for ever.
         # A bare one, for `threading` has locks that a signal handler could find taken.
-        saying = self._saying = allocate_lock()
+        saying = self._saying[kind] = allocate_lock()
         saying.acquire()
         try:
             start_new_thread(
@@ -54,9 +61,10 @@ class Warner:
         Args:
             timeout: seconds to wait at most.
         """
-        saying = self._saying
-        if saying.acquire(timeout=timeout):
-            saying.release()
+        until = monotonic() + timeout
+        for saying in list(self._saying.values()):
+            if saying.acquire(timeout=max(0.0, until - monotonic())):
+                saying.release()
 
     def _log(self, message: str, args: tuple[object, ...], exc_info: Any, saying: LockType) -> None:
         # A host that configures logging switches off the loggers that it does not name.

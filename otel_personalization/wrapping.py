@@ -75,12 +75,14 @@ class Finalizer:
         kwargs: dict[str, Any],
     ) -> Any:
         """Call the finaliser, and count what it finalised."""
-        outer = _current_call.get()
-        if not self.active or (outer is not None and outer.running):
+        if not self.active:
             return wrapped(*args, **kwargs)
-        if self._is_async:
+        if self._is_async:  # whether it runs within another one is seen when it is awaited
             coroutine = wrapped(*args, **kwargs)
             return self._awaited(coroutine, instance, args, kwargs, None, prepare=self._before)
+        outer = _current_call.get()
+        if outer is not None and outer.running:
+            return wrapped(*args, **kwargs)
         call = _Call()
         _current_call.set(call)
         prepared = None

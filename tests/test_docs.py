@@ -46,9 +46,6 @@ class DecisionTracer:
     def store(self, decision):
         return "stored"
 
-def finalize_batch(decisions):
-    return decisions
-
 def finalize(decision):
     return decision
 """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, Optional, TypedDict
 
 import attrs
 import pydantic
@@ -98,6 +99,48 @@ def test_extras_that_are_an_object_are_stamped(hook):
     trace = {"final_items": items(), "extras": Extras()}
     hook.record(trace)
     assert trace["extras"] == Extras(1, 2)
+
+
+class TypedExtras(pydantic.BaseModel):
+    include_reasons: bool = True
+
+
+class TypedTrace(pydantic.BaseModel):
+    final_items: list[dict[str, Any]]
+    extras: TypedExtras | None = None
+
+
+@dataclasses.dataclass
+class UnresolvedTrace:
+    final_items: Any
+    extras: "OnlyForTypeCheckers | None" = None  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+@pytest.mark.parametrize("kind", [TypedTrace, UnresolvedTrace])
+def test_extras_that_are_absent_become_no_dict_where_the_class_does_not_say_that_they_may(
+    hook, kind
+):
+    trace = kind(final_items=items())
+    with counting(hook) as counted:
+        hook.record(trace)
+    assert trace.extras is None
+    assert counted.personalized_items == 1
+
+
+class ListedExtras(TypedDict, total=False):
+    personalized_items_count: int
+    reason_items_count: int
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [Any, object, dict, Optional[dict[str, int]], Mapping[str, int], ListedExtras | None],  # noqa: UP045
+)
+def test_extras_that_are_absent_become_a_dict_where_the_class_says_that_they_may(hook, annotation):
+    kind = dataclasses.make_dataclass("Trace", ["final_items", ("extras", annotation, None)])
+    trace = kind(items())
+    hook.record(trace)
+    assert trace.extras == STAMP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,12 +270,14 @@ def test_outcomes_are_counted_under_the_labels_of_the_traces(hook):
     }
 
 
-@pytest.mark.parametrize("count", [-1, 1.5, "1", None, True, float("nan"), 2**70])
-def test_an_outcome_that_is_no_count_is_an_internal_error(hook, count):
+@pytest.mark.parametrize("count", [-1, 1.5, "1", None, True, float("nan"), 10**9 + 1])
+def test_an_outcome_that_is_no_count_is_an_internal_error(hook, count, caplog):
     with counting(hook) as counted:
         hook.record_impressions(count, namespace="shop", surface="home")
         hook.record_clicks(count, namespace="shop", surface="home")
     assert counted.internal_errors == 2
+    assert "Impressions or clicks were not counted" in caplog.text
+    assert "0 to 1,000,000,000" in caplog.text
     assert hook.totals.snapshot()[OUTCOME_COUNTERS] == {}
 
 

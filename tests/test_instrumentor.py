@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_personalization import PersonalizationInstrumentor, SettingsError, TargetError
-from otel_personalization.conventions import INTERNAL_ERRORS
+from otel_personalization.conventions import DECISION_COUNTERS, INTERNAL_ERRORS
 from otel_personalization.metrics import instruments_of
 from otel_personalization.testing import Counted, counting, points_of
 from tests import tracers
@@ -145,7 +145,9 @@ def test_wrong_settings_and_unknown_keywords_raise(instrument):
     with pytest.raises(SettingsError, match="when is 'later'"):
         instrument(when="later")
     instrument(tracer_provider=None, logger_provider=None).uninstrument()  # as all are given them
-    with pytest.raises(TypeError, match="unexpected keyword argument 'targets'"):
+    with pytest.raises(
+        TypeError, match="no keyword 'targets'; further ones are surfaces, max_label_sets"
+    ):
         instrument(targets=TARGET)
     with pytest.raises(TargetError, match="no parameter 'trace'"):
         instrument(trace="argument:trace")
@@ -165,6 +167,12 @@ def test_settings_of_the_hook_are_handed_on(instrument):
     with counting() as counted:
         Tracer("home").finalize()
     assert set(counted.cells) == {("other", "other")}
+
+
+def test_settings_may_be_iterators(instrument):
+    pairs = (f"shop/{surface}" for surface in ("home", "cart"))
+    hook = instrument(surfaces=pairs, meter_provider=NoOpMeterProvider()).hook
+    assert set(hook.totals.snapshot()[DECISION_COUNTERS]) == {("shop", "home"), ("shop", "cart")}
 
 
 # --- modules that are imported later ----------------------------------------------------------

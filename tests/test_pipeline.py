@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import uuid
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -180,6 +181,25 @@ def test_nothing_is_exported_or_warned_of_after_a_shutdown(caplog):
         provider.collect_and_export(1000)  # as what was to follow up does
         assert received.exports == exports
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("has_arrived", [True, False])
+def test_a_flush_after_a_shutdown_tells_whether_all_arrived(has_arrived):
+    with ExitStack() as stack:
+        provider = configured(stack.enter_context(receiving()))
+        hook = PersonalizationHook(meter_provider=provider)
+        hook.record(dict(TRACE))
+        if not has_arrived:
+            stack.close()
+        provider.shutdown()
+        assert hook.flush() is has_arrived
+        hook.record(dict(TRACE))
+        assert not hook.flush()
+
+
+def test_a_reader_that_a_child_inherits_does_not_ask_what_the_host_observes():
+    with receiving() as received:
+        assert run_program("observed_in_child", received.endpoint)["asked"] == 0
 
 
 @pytest.mark.parametrize("what", ["finish", "nothing"])
@@ -397,6 +417,17 @@ def test_the_standard_variables_are_honoured(monkeypatch):
         wait_for(lambda: received.exports > 3)
         provider.shutdown()
         assert resource_of(received)["service.name"] == "from-the-environment"
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_variable_is_as_good_as_none(value, monkeypatch):
+    for name in ("METRIC_EXPORT_INTERVAL", "EXPORTER_OTLP_TIMEOUT", "EXPORTER_OTLP_PROTOCOL"):
+        monkeypatch.setenv(f"OTEL_{name}", value)
+    with receiving() as received:
+        provider = pipeline.configure(endpoint=received.endpoint, set_global=False)
+        assert provider._export_interval == pipeline.DEFAULT_EXPORT_INTERVAL_SECONDS
+        assert provider._export_timeout == pipeline.DEFAULT_EXPORT_TIMEOUT_SECONDS
+        provider.shutdown()
 
 
 @pytest.mark.parametrize(

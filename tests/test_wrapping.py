@@ -468,6 +468,25 @@ def test_a_task_that_outlives_the_finaliser_it_was_started_in_counts(hook, wrapp
     assert surfaces(counted) == {"start": 1, "home": 1}
 
 
+def test_what_is_begun_within_a_finaliser_and_awaited_after_it_counts(hook, wrapped):
+    wrapped("finalize_async")
+    wrapped("finalize")
+
+    class Batch(Tracer):
+        def finalize(self, **_: Any) -> Any:
+            super().finalize()
+            return {"final_items": [], "later": self.finalize_async()}
+
+    wrapped("finalize", Batch)
+
+    async def main() -> None:
+        await Batch().finalize()["later"]
+
+    with counting(hook) as counted:
+        asyncio.run(main())
+    assert counted.decisions == 2
+
+
 def test_a_thread_within_a_finaliser_is_not_nested(hook, wrapped):
     wrapped("finalize")
 
