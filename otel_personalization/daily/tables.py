@@ -275,6 +275,11 @@ _OUTCOMES: Final = (
         "any, users of several and variant `none` left out; only where variant is `all`, with two "
         "variants, 30 users, and 5 for each variant",
     ),
+    _count(
+        "users_of_several_variants",
+        "users who were served several variants of the experiment, `none` left out: what they saw "
+        "and clicked is in the ctr of each; only where variant is `all`, with outcomes",
+    ),
 )
 
 BLEND_WEIGHTS_DAILY: Final = Table(
@@ -339,7 +344,7 @@ class OutcomeQuality:
     """Impressions of decisions of which only the number of personalised items is known; they are
     in no comparison of those with others."""
     users_of_several_variants: int
-    """Of an experiment; they are in no test of how users were split."""
+    """Of all experiments; they are in no test of how users were split."""
 
 
 @dataclass(frozen=True)
