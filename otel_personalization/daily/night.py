@@ -15,7 +15,7 @@ from otel_personalization.daily.engines import DuckDB, Engine, EngineError
 from otel_personalization.daily.job import Run, Tell, compute
 from otel_personalization.daily.lines import FileLines, Problems, SourceError
 from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
-from otel_personalization.daily.publish import PublishError, catalog_overlap, push, write_lines
+from otel_personalization.daily.publish import PublishError, previous_overlap, push, write_lines
 from otel_personalization.daily.snapshot import (
     EmptyDayError,
     Manifest,
@@ -232,7 +232,9 @@ def _engine(order: Order, manifests: list[Manifest], org_id: str) -> AbstractCon
 
 def _previous_overlap(warehouse: Warehouse, tables: DayTables) -> dict[tuple[str, str], float]:
     before = tables.day - timedelta(days=1)
-    return catalog_overlap(warehouse.read(PERSONALIZATION_DAILY, tables.org_id, before, before))
+    return previous_overlap(
+        tables, warehouse.read(PERSONALIZATION_DAILY, tables.org_id, before, before)
+    )
 
 
 def _log(order: Order, warehouse: Warehouse, tables: DayTables) -> None:

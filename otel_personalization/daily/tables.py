@@ -30,6 +30,8 @@ DIMENSIONS: Final = ("brand", "category")
 """Of what entropy is taken."""
 PERCENTILES: Final = (50, 75, 90, 95, 99)
 """Of pairwise overlap."""
+OVERLAP_SETTINGS: Final = ("overlap_k", "overlap_window_days")
+"""Columns that say which overlap it is: two are compared only where these are the same."""
 CONFIDENCE: Final = 0.95
 """Of all intervals."""
 SPLIT_P_VALUE: Final = 0.001

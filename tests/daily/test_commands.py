@@ -167,6 +167,8 @@ def test_the_overlap_of_the_day_before_is_in_the_lines_where_that_day_is_in_the_
     before, after = (json.loads(line) for line in result.stdout.splitlines())
     assert before["catalog_overlap_pct_previous_day"] is None
     assert after["catalog_overlap_pct_previous_day"] == before["catalog_overlap_pct"] == 100.0
+    result = daily("--day", DAY, "--traces", file, "--k", "20")
+    assert json.loads(result.stdout)["catalog_overlap_pct_previous_day"] is None
 
 
 # --- what is said of what could not be counted ------------------------------------------------

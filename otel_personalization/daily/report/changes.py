@@ -26,7 +26,7 @@ from otel_personalization.daily.report.words import (
     range_of,
     signed,
 )
-from otel_personalization.daily.tables import ALL, DIMENSIONS
+from otel_personalization.daily.tables import ALL, DIMENSIONS, OVERLAP_SETTINGS
 
 MAX_SENTENCES: Final = 10
 """Clear changes of a namespace that are told in words; its table has all."""
@@ -102,7 +102,7 @@ MEASURES: Final = (
         1,
         3,
         lambda value: decimal(value, 3),
-        ("overlap_k", "overlap_window_days"),
+        OVERLAP_SETTINGS,
     ),
     *(
         _Measure(
