@@ -286,6 +286,14 @@ def test_entropy_that_is_not_reliable_has_no_interval_and_is_drawn_hatched():
     assert Page(report(ONE)).tags["pattern"] == 0
 
 
+@pytest.mark.parametrize(("reliable", "said"), [(True, r"\d+"), (False, "not reliable")])
+def test_a_number_of_brands_that_is_not_reliable_is_not_among_the_figures_read_first(
+    reliable, said
+):
+    page = Page(report(replace(ONE, reliable=reliable)))
+    assert re.search(f"brands, effectively {said} served items", " ".join(page.text.split()))
+
+
 def test_thirty_surfaces_are_capped_in_plots_and_all_in_tables():
     surfaces = [Surface(f"surface {n:02}", round(20_000 * 0.75**n), 0.6) for n in range(30)]
     html = report(Days({"shop": surfaces}, history_days=1))

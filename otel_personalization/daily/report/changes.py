@@ -228,11 +228,13 @@ def headline(name: str, today: Sequence[Row], before: Sequence[Row], day: date) 
         and (number(cell, "overlap_users") or 0) >= MIN_OVERLAP_USERS
     ]
     most = max(overlaps, default=None)
+    brands = number(row, "entropy_brand_effective_number")
+    is_reliable = brands is None or row.get("entropy_brand_reliable")
     facts = [
         ("requested coverage", percent(number(row, "requested_reason_coverage_rate"))),
         ("reason coverage", percent(number(row, "reason_coverage_rate"))),
         ("highest overlap", TOO_FEW if most is None else f"{most[0]:.2f}, {place(most[1])}"),
-        ("brands, effectively", count(number(row, "entropy_brand_effective_number"))),
+        ("brands, effectively", count(brands) if is_reliable else NOT_RELIABLE),
         ("served items", count(number(row, "served_items"))),
         ("decisions", count(number(row, "decisions"))),
         ("users", count(number(row, "users"))),
