@@ -218,15 +218,29 @@ def daily(
         org=org,
     )
     succeeded = False
+    failure = None
     try:
         with ExitStack() as stack:
             with progress_of([path for path in traces if path.is_file()]) as progress:
                 stored = stack.enter_context(night.stored(traces, progress, _stages()))
-            tell, _ = stack.enter_context(working())
-            outcome = night.run(order, stored, tell)
-        succeeded = not outcome.missing
+            tell, stop = stack.enter_context(working())
+
+            def note(what: str) -> None:
+                stop()
+                typer.echo(what, err=True)
+
+            def uncounted(problems: Problems) -> None:
+                stop()
+                _tell_problems(problems)
+
+            telling = night.Telling(
+                tell, note, uncounted, lambda what: note(f"otel-personalization: {what}")
+            )
+            outcome = night.run(order, stored, telling)
+        succeeded = not outcome.is_missing
     except night.NightError as error:
-        fail(str(error))
+        failure = str(error)
+        fail(failure)
     except OSError as error:
         fail(told(error))
     finally:
@@ -234,17 +248,13 @@ def daily(
             try:
                 push_run(pushgateway, success=succeeded, org_id=org)
             except PublishError as error:
-                typer.echo(f"otel-personalization: {error}", err=True)
+                if str(error) != failure:  # which is told already
+                    typer.echo(f"otel-personalization: {error}", err=True)
                 if succeeded:
                     raise typer.Exit(FAILED) from None
-    for note in outcome.notes:
-        typer.echo(note, err=True)
-    is_partial = outcome.is_partial
-    for problems in outcome.problems:
-        is_partial = _tell_problems(problems) or is_partial
-    for missing in outcome.missing:
-        typer.echo(f"otel-personalization: {missing}", err=True)
-    raise typer.Exit(NO_TRACES if outcome.missing else SOME_NOT_COUNTED if is_partial else 0)
+    raise typer.Exit(
+        NO_TRACES if outcome.is_missing else SOME_NOT_COUNTED if outcome.is_partial else 0
+    )
 
 
 def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | None) -> list[date]:

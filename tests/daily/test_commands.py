@@ -220,6 +220,32 @@ def test_several_organisations_need_one_to_be_named():
     assert f"there are those of {ORG}, other" in result.stderr
 
 
+def test_what_is_done_and_what_was_not_counted_is_told_whatever_fails_after_it():
+    """Nobody listens on port 9."""
+    gateway = "http://127.0.0.1:9"
+    file = file_of(trace(), "{")
+    order = ("--day", DAY, "--traces", file, "--log", "none", "--report", "report.html")
+    result = daily(*order, "--pushgateway", gateway, exit_code=1)
+    assert f"{file}:2" in result.stderr
+    assert "Not counted: 1 no JSON." in result.stderr
+    assert f"{DAY}: 1 decisions; analytics.personalization_daily" in result.stderr
+    assert "report: report.html" in result.stderr
+    assert result.stderr.count("cannot be reached") == 1
+    result = daily("--day", DAYS[0], *order[2:], "--pushgateway", gateway, exit_code=2)
+    assert f"there is no decision on {DAYS[0]}" in result.stderr
+    assert result.stderr.count("cannot be reached") == 1
+
+
+def test_days_that_are_done_are_told_before_one_that_fails():
+    run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    data = read_manifest(Path("snapshots"), DAY).data
+    data.write_bytes(b"x")
+    order = ("--from-day", DAYS[-2], "--to-day", DAY, "--traces", "snapshots", "--log", "none")
+    result = daily(*order, exit_code=1)
+    assert f"{DAYS[-2]}: " in result.stderr
+    assert data.name in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
