@@ -17,12 +17,13 @@ from otel_personalization.console import (
     FAILED,
     NO_TRACES,
     SOME_NOT_COUNTED,
-    check_url,
     fail,
     progress_of,
     show_problems,
     told,
+    url_such_as,
     working,
+    writing,
 )
 from otel_personalization.conventions import ENVIRONMENT_PREFIX
 from otel_personalization.settings import resolve
@@ -110,7 +111,8 @@ def snapshot(
             if is_database:
                 tell(f"snapshot of {', '.join(map(str, wanted or ()))}")
             try:
-                written = snapshots.write(lines, to, wanted, stages=_stages())
+                with writing(to):
+                    written = snapshots.write(lines, to, wanted, stages=_stages())
             except snapshots.EmptyDayError as error:
                 empty.append(str(error))
                 written = dict(error.manifests)
@@ -154,7 +156,9 @@ def daily(
     pushgateway: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", callback=check_url, help="Push the figures of the last day there."
+            metavar="URL",
+            callback=url_such_as("http://localhost:9091"),
+            help="Push the figures of the last day there.",
         ),
     ] = None,
     report: Annotated[

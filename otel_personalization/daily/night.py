@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
-from otel_personalization.console import whole_file
+from otel_personalization.console import whole_file, writing
 from otel_personalization.daily.engines import DuckDB, Engine, EngineError
 from otel_personalization.daily.job import Run, Tell, compute
 from otel_personalization.daily.lines import FileLines, Problems, SourceError
@@ -257,10 +257,11 @@ def _log(order: Order, warehouse: Warehouse, tables: DayTables) -> None:
         return
     previous = _previous_overlap(warehouse, tables)
     if order.log == STDIN:
-        write_lines(tables, sys.stdout, previous)
-        sys.stdout.flush()
+        with writing("standard output"):
+            write_lines(tables, sys.stdout, previous)
+            sys.stdout.flush()
     else:
-        with order.log.open("a", encoding="ascii") as stream:
+        with writing(order.log), order.log.open("a", encoding="ascii") as stream:
             write_lines(tables, stream, previous)
 
 

@@ -236,6 +236,40 @@ def test_what_is_done_and_what_was_not_counted_is_told_whatever_fails_after_it()
     assert result.stderr.count("cannot be reached") == 1
 
 
+@pytest.mark.parametrize("option", ["--report", "--log"])
+def test_a_full_disk_is_said_of_the_file_that_was_asked_for(option):
+    order = ("--day", DAY, "--traces", file_of(trace()), "--log", "none")
+    result = daily(*order, option, "/dev/full", exit_code=1)
+    assert "/dev/full: No space left on device; make room there" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--report", "--log"])
+def test_of_a_folder_that_is_missing_the_file_is_named_that_was_asked_for(option):
+    order = ("--day", DAY, "--traces", file_of(trace()), "--log", "none")
+    result = daily(*order, option, "pages/night.html", exit_code=1)
+    assert "otel-personalization: pages/night.html: No such file or directory; make the " in (
+        result.stderr
+    )
+    assert "the folder pages, and run it again" in result.stderr
+
+
+def test_a_full_disk_under_snapshots_is_said_of_their_folder():
+    """Of the size that a file may have there is no room left, as of a disk."""
+    program = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        "from otel_personalization.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "snapshot", "--from", str(SAMPLE), "--to", "snapshots"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "otel-personalization: snapshots: File too large; make room there" in done.stderr
+
+
 def test_days_that_are_done_are_told_before_one_that_fails():
     run("snapshot", "--from", SAMPLE, "--to", "snapshots")
     data = read_manifest(Path("snapshots"), DAY).data
@@ -257,7 +291,7 @@ def test_days_that_are_done_are_told_before_one_that_fails():
         (["--traces", SAMPLE, "--from-day", DAY, "--to-day", DAYS[0]], "before the first"),
         (["--traces", ".", "--traces", SAMPLE, "--day", DAY], "one folder of snapshots"),
         (["--traces", SAMPLE, "--day", DAY, "--warehouse", "analytics.duckdb"], "analytics"),
-        (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "localhost"], "URL"),
+        (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "x"], "http://localhost:9091"),
         (["--traces", SAMPLE, "--day", DAY, "--k", "0"], "--k"),
         (["--traces", SAMPLE, "--day", DAY, "--outcomes", "none.ndjson"], "none.ndjson"),
     ],
