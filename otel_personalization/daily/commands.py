@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -26,6 +26,7 @@ from otel_personalization.console import (
     writing,
 )
 from otel_personalization.conventions import ENVIRONMENT_PREFIX
+from otel_personalization.ndjson import STDIN
 from otel_personalization.settings import resolve
 
 if TYPE_CHECKING:
@@ -201,13 +202,22 @@ def daily(
     days = _days(day, from_day, to_day)
     if not days:
         raise typer.BadParameter("say which day, such as --day 2026-11-21", param_hint="--day")
+    _check_inputs(traces, outcomes or ())
     with _needed("daily"):
         from otel_personalization.daily import night  # noqa: PLC0415
         from otel_personalization.daily.publish import PublishError, push_run  # noqa: PLC0415
+        from otel_personalization.daily.warehouse import (  # noqa: PLC0415
+            WarehouseError,
+            check_target,
+        )
 
         if _is_database(warehouse):
             import psycopg  # noqa: F401, PLC0415  # not missed once files are read
 
+    try:
+        check_target(warehouse)
+    except WarehouseError as error:
+        raise typer.BadParameter(str(error), param_hint="--warehouse") from None
     order = night.Order(
         days=days,
         warehouse=warehouse,
@@ -273,6 +283,21 @@ def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | No
     if last < first:
         raise typer.BadParameter("the last day is before the first", param_hint="--to-day")
     return [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _check_inputs(traces: Sequence[Path], outcomes: Sequence[Path]) -> None:
+    """Whether they can be read together."""
+    folders = [path for path in traces if path != STDIN and path.is_dir()]
+    if folders and len(traces) > 1:
+        raise typer.BadParameter(
+            f"{folders[0]} is a folder: give one folder of snapshots, or files",
+            param_hint="--traces",
+        )
+    if [*traces, *outcomes].count(STDIN) > 1:
+        raise typer.BadParameter(
+            "- is standard input, which is read once: give a file for the other",
+            param_hint="--outcomes" if STDIN in outcomes else "--traces",
+        )
 
 
 def _stages() -> frozenset[str]:

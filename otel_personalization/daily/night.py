@@ -109,14 +109,11 @@ def stored(
         stages: keys of ``extras.candidate_sources`` that are no sources; of files.
 
     Raises:
-        NightError: there is no trace, or it is neither.
+        NightError: a file cannot be read.
     """
     if len(traces) == 1 and traces[0].is_dir():
         yield Stored(traces[0])
         return
-    for path in traces:
-        if path != STDIN and path.is_dir():
-            raise NightError(f"{path} is a folder: give one folder of snapshots, or files")
     lines = FileLines(traces, progress)
     with tempfile.TemporaryDirectory(prefix="personalization-") as folder:
         try:

@@ -283,13 +283,30 @@ def test_days_that_are_done_are_told_before_one_that_fails():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--traces", ".", "--traces", SAMPLE], "one folder of snapshots"),
+        (["--traces", SAMPLE, "--warehouse", ""], "that is no warehouse; give FILE.duckdb"),
+        (["--traces", SAMPLE, "--warehouse", "mysql://u:secret@x"], "mysql:... is no warehouse"),
+        (["--traces", SAMPLE, "--warehouse", "tables.csv"], "tables.csv is no warehouse"),
+        (["--traces", "-", "--outcomes", "-"], "standard input, which is read once"),
+        (["--traces", "-", "--traces", "-"], "standard input, which is read once"),
+    ],
+)
+def test_a_wrong_command_ends_with_2_before_anything_is_read(arguments, said, folder):
+    result = daily("--day", DAY, *arguments, exit_code=2, stdin=b"")
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+    assert "secret" not in result.output
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         (["--traces", "gone.ndjson", "--day", DAY], "gone.ndjson"),
         (["--traces", SAMPLE], "--day"),
         (["--traces", SAMPLE, "--day", "2026-13-01"], "2026-13-01"),
         (["--traces", SAMPLE, "--day", DAY, "--to-day", DAY], "or the first and the last"),
         (["--traces", SAMPLE, "--from-day", DAY], "come together"),
         (["--traces", SAMPLE, "--from-day", DAY, "--to-day", DAYS[0]], "before the first"),
-        (["--traces", ".", "--traces", SAMPLE, "--day", DAY], "one folder of snapshots"),
         (["--traces", SAMPLE, "--day", DAY, "--warehouse", "analytics.duckdb"], "analytics"),
         (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "x"], "http://localhost:9091"),
         (["--traces", SAMPLE, "--day", DAY, "--k", "0"], "--k"),
