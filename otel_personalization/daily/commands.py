@@ -213,6 +213,8 @@ def daily(
 
         if _is_database(warehouse):
             import psycopg  # noqa: F401, PLC0415  # not missed once files are read
+        if report is not None:
+            import otel_personalization.daily.report  # noqa: F401, PLC0415  # nor once a day is stored
 
     try:
         check_target(warehouse)

@@ -343,9 +343,11 @@ DAILY = ("daily", "--traces", SAMPLE)
         (DAILY, "duckdb"),
         (DAILY, "pyarrow"),
         ((*DAILY, "--warehouse", "postgresql://localhost/"), "psycopg"),
+        ((*DAILY, "--report", "report.html"), "matplotlib"),
+        ((*DAILY, "--report", "report.html"), "jinja2"),
     ],
 )
-def test_without_its_packages_it_says_what_to_install(command, missing):
+def test_without_its_packages_it_says_what_to_install_before_any_work(command, missing, folder):
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from otel_personalization.__main__ import main; main()"
@@ -359,10 +361,11 @@ def test_without_its_packages_it_says_what_to_install(command, missing):
     assert done.returncode == 1
     assert f"{command[0]} needs {missing}, which is not installed" in done.stderr
     assert 'pip install "otel-personalization[daily]"' in done.stderr
+    assert list(folder.iterdir()) == []
 
 
 def test_files_need_no_opentelemetry_and_no_client_of_a_database(folder):
-    without = dict.fromkeys(("opentelemetry", "psycopg", "matplotlib", "pyspark"))
+    without = dict.fromkeys(("opentelemetry", "psycopg", "matplotlib", "jinja2", "pyspark"))
     program = (
         f"import sys; sys.modules.update({without})\n"
         "from otel_personalization.__main__ import main; main()"
