@@ -18,9 +18,10 @@ import pyarrow as pa
 
 ALL: Final = "all"
 """Stands for every surface, cohort, device, experiment or variant in a rolled-up row. A real value
-of that name is stored as ``all_``."""
+of that name is stored as ``all_``, in one row with a value that is itself called so."""
 NONE: Final = "none"
-"""Experiment and variant of a decision without one; a real one of that name is ``none_``."""
+"""Experiment and variant of a decision without one; a real one of that name is ``none_``, and
+in one row with one that is itself called so."""
 UNKNOWN: Final = "unknown"
 """An organisation, cohort or device of which nothing is known."""
 NEW: Final = "new"

@@ -84,10 +84,25 @@ def test_snapshots_give_the_same_rows_as_the_file_that_they_were_made_of():
     result = run("snapshot", "--from", SAMPLE, "--to", "snapshots")
     assert result.exit_code == 0, result.output
     assert days_of(Path("snapshots")) == DAYS
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == list(map(str, DAYS))
     daily("--day", DAY, "--traces", SAMPLE, "--warehouse", "file.duckdb", "--log", "none")
     daily("--day", DAY, "--traces", "snapshots", "--warehouse", "dir.duckdb", "--log", "none")
     for table in oracle.day_tables([], DAY):
         assert rows_of(table, Path("file.duckdb")) == rows_of(table, Path("dir.duckdb"))
+
+
+def test_a_surface_called_all_is_one_row_with_one_called_all_():
+    names = ("all", "all_", "home")
+    daily(
+        "--day",
+        DAY,
+        "--log",
+        "none",
+        "--traces",
+        file_of(*(trace(surface=name, decision_id=name) for name in names)),
+    )
+    rows = rows_of("analytics.personalization_daily")
+    assert {row["surface"]: row["decisions"] for row in rows} == {"all": 3, "all_": 2, "home": 1}
 
 
 def test_stages_are_those_that_the_service_is_set_to(monkeypatch):
