@@ -239,7 +239,7 @@ def _of(rows: list[dict[str, Any]]) -> DayTables:
 @pytest.mark.parametrize(
     ("p_value", "says", "does_not_say"),
     [
-        (0.43, "They compare, if users were split at random, which no figure here", "not known"),
+        (0.43, "They compare, if users were split at random, each to one: only then", "not known"),
         (0.00099, "do not have the users that they should", "if users were split at random"),
         (None, "correlation, not proof: it is not known how users were split", "at random"),
     ],

@@ -106,9 +106,9 @@ def _splits(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
         else:
             said = (
                 f"the variants have as many users as an even split gives them (p = {p:.2g}). They "
-                "compare, if users were split at random, which no figure here can show: then, and "
-                "only then, is a difference in CTR whose intervals stand apart of the variant's "
-                "doing, whatever in it did so."
+                "compare, if users were split at random, each to one: only then may a difference "
+                "in CTR, where intervals stand apart, be put down to the variant. No figure here "
+                "can show that the split was random."
             )
         notes.append(f"Experiment {clean(name)}: {_of_several(whole)}{said}")
     return notes
