@@ -25,11 +25,11 @@ from otel_personalization.console import (
     FAILED,
     NO_TRACES,
     SOME_NOT_COUNTED,
-    check_url,
     fail,
     progress_of,
     show_problems,
     told,
+    url_such_as,
     whole_file,
     working,
 )
@@ -175,7 +175,7 @@ def doctor(
         str | None,
         typer.Option(
             metavar="URL",
-            callback=check_url,
+            callback=url_such_as("http://localhost:4318"),
             help="Send some decisions to this OTLP endpoint, such as http://localhost:4318; the "
             "protocol is that of OTEL_EXPORTER_OTLP_PROTOCOL, http/protobuf if unset.",
         ),
@@ -184,7 +184,7 @@ def doctor(
         str | None,
         typer.Option(
             metavar="URL",
-            callback=check_url,
+            callback=url_such_as("http://localhost:9090"),
             help="Follow those decisions to this Prometheus, such as http://localhost:9090, and "
             "say at which hop they got lost.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import sys
@@ -39,20 +40,59 @@ def told(error: OSError) -> str:
     return f"{error.filename or 'error'}: {error.strerror or error}"
 
 
-def check_url(url: str | None) -> str | None:
-    """Whether it is a URL. It is not repeated: it may hold a password."""
-    if url is None:
-        return None
+def url_such_as(example: str) -> Callable[[str | None], str | None]:
+    """Checks whether an option is a URL. It is not repeated: it may hold a password."""
+
+    def check(url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise typer.BadParameter(f"it takes a URL, such as {example}")
+        if "@" in url.partition(parts.netloc)[2]:
+            raise typer.BadParameter(
+                "in a password, write / as %2F, ? as %3F, # as %23 and @ as %40"
+            )
+        return url
+
+    return check
+
+
+@contextmanager
+def writing(asked: Path | str, *unfinished: Path) -> Iterator[None]:
+    """Errors of writing name the file as it was asked for, and say what to do.
+
+    Args:
+        asked: the file, or what else it is called.
+        unfinished: what it is called until it is whole.
+    """
+    names = {str(path) for path in (asked, *unfinished)}
     try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url:
-        raise typer.BadParameter("it takes a URL, such as http://localhost:4318")
-    if "@" in url.partition(parts.netloc)[2]:
-        raise typer.BadParameter("in a password, write / as %2F, ? as %3F, # as %23 and @ as %40")
-    return url
+        yield
+    except OSError as error:
+        # One of a full disk names no file, and others may be of files that are read meanwhile.
+        is_full = error.filename is None and error.errno in _FULL
+        if not is_full and str(error.filename) not in names:
+            raise
+        raise _unwritable(error, asked) from None
+
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _unwritable(error: OSError, asked: Path | str) -> OSError:
+    if error.errno in _FULL:
+        remedy = "make room there, or name another place, and run it again"
+    elif error.errno == errno.ENOENT:
+        remedy = f"make the folder {Path(asked).parent}, and run it again"
+    else:
+        remedy = "see that it may be written there, or name another place, and run it again"
+    said = os.strerror(error.errno) if error.errno else str(error)  # Arrow words it at length
+    return OSError(error.errno, f"{said}; {remedy}", str(asked))
 
 
 def show_problems(problems: Sequence[Problem], count: int) -> None:
@@ -88,19 +128,23 @@ def whole_file(path: Path | None) -> Iterator[IO[str] | None]:
     if path is None:
         yield None
         return
-    path = path.resolve()  # a link stays one
+    asked, path = path, path.resolve()  # a link stays one
     opened = gzip.open if path.suffix == ".gz" else open
     if path.exists() and not path.is_file():  # a pipe or a device, which is to stay one
-        with opened(path, "wt", encoding="utf-8") as stream:
+        with writing(asked, path), opened(path, "wt", encoding="utf-8") as stream:
             yield stream
         return
-    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as whole:
-        unfinished = Path(whole.name)
     try:
-        with opened(unfinished, "wt", encoding="utf-8") as stream:
-            yield stream
-        unfinished.chmod(0o666 & ~_umask())
-        unfinished.replace(path)
+        with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as whole:
+            unfinished = Path(whole.name)
+    except OSError as error:
+        raise _unwritable(error, asked) from None
+    try:
+        with writing(asked, path, unfinished):
+            with opened(unfinished, "wt", encoding="utf-8") as stream:
+                yield stream
+            unfinished.chmod(0o666 & ~_umask())
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 

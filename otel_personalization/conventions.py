@@ -327,7 +327,8 @@ CATALOG_OVERLAP_UPPER = Gauge(
 )
 CATALOG_OVERLAP_PREVIOUS_DAY = Gauge(
     "catalog_overlap_pct_previous_day",
-    "The overlap of the day before the data day, in percent; absent where that day is missing.",
+    "The overlap of the day before the data day, in percent; absent where that day is missing or "
+    "has another K or window.",
 )
 DIVERSITY_ENTROPY_BRAND = Gauge(
     "diversity_entropy_brand",

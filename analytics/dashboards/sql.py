@@ -178,6 +178,11 @@ def variants_table() -> str:
     WHEN split.sample_ratio_p_value < {SPLIT_P_VALUE}
       THEN '{NOT_PROOF}: the variants do not have the users that they should'
     ELSE 'variants compare, if users were split at random'
+  END || CASE
+    WHEN found.experiment <> '{NONE}' AND split.users_of_several_variants > 0
+      THEN '; but ' || split.users_of_several_variants || ' of ' || split.users
+        || ' users had several variants, so they are not separate'
+    ELSE ''
   END AS reading
 FROM {whole} AS found
 JOIN {whole} AS split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -17,14 +17,16 @@ from otel_personalization.console import (
     FAILED,
     NO_TRACES,
     SOME_NOT_COUNTED,
-    check_url,
     fail,
     progress_of,
     show_problems,
     told,
+    url_such_as,
     working,
+    writing,
 )
 from otel_personalization.conventions import ENVIRONMENT_PREFIX
+from otel_personalization.ndjson import STDIN
 from otel_personalization.settings import resolve
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ def snapshot(
             if is_database:
                 tell(f"snapshot of {', '.join(map(str, wanted or ()))}")
             try:
-                written = snapshots.write(lines, to, wanted, stages=_stages())
+                with writing(to):
+                    written = snapshots.write(lines, to, wanted, stages=_stages())
             except snapshots.EmptyDayError as error:
                 empty.append(str(error))
                 written = dict(error.manifests)
@@ -154,7 +157,9 @@ def daily(
     pushgateway: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", callback=check_url, help="Push the figures of the last day there."
+            metavar="URL",
+            callback=url_such_as("http://localhost:9091"),
+            help="Push the figures of the last day there.",
         ),
     ] = None,
     report: Annotated[
@@ -197,13 +202,24 @@ def daily(
     days = _days(day, from_day, to_day)
     if not days:
         raise typer.BadParameter("say which day, such as --day 2026-11-21", param_hint="--day")
+    _check_inputs(traces, outcomes or ())
     with _needed("daily"):
         from otel_personalization.daily import night  # noqa: PLC0415
         from otel_personalization.daily.publish import PublishError, push_run  # noqa: PLC0415
+        from otel_personalization.daily.warehouse import (  # noqa: PLC0415
+            WarehouseError,
+            check_target,
+        )
 
         if _is_database(warehouse):
             import psycopg  # noqa: F401, PLC0415  # not missed once files are read
+        if report is not None:
+            import otel_personalization.daily.report  # noqa: F401, PLC0415  # nor once a day is stored
 
+    try:
+        check_target(warehouse)
+    except WarehouseError as error:
+        raise typer.BadParameter(str(error), param_hint="--warehouse") from None
     order = night.Order(
         days=days,
         warehouse=warehouse,
@@ -218,15 +234,29 @@ def daily(
         org=org,
     )
     succeeded = False
+    failure = None
     try:
         with ExitStack() as stack:
             with progress_of([path for path in traces if path.is_file()]) as progress:
                 stored = stack.enter_context(night.stored(traces, progress, _stages()))
-            tell, _ = stack.enter_context(working())
-            outcome = night.run(order, stored, tell)
-        succeeded = not outcome.missing
+            tell, stop = stack.enter_context(working())
+
+            def note(what: str) -> None:
+                stop()
+                typer.echo(what, err=True)
+
+            def uncounted(problems: Problems) -> None:
+                stop()
+                _tell_problems(problems)
+
+            telling = night.Telling(
+                tell, note, uncounted, lambda what: note(f"otel-personalization: {what}")
+            )
+            outcome = night.run(order, stored, telling)
+        succeeded = not outcome.is_missing
     except night.NightError as error:
-        fail(str(error))
+        failure = str(error)
+        fail(failure)
     except OSError as error:
         fail(told(error))
     finally:
@@ -234,17 +264,13 @@ def daily(
             try:
                 push_run(pushgateway, success=succeeded, org_id=org)
             except PublishError as error:
-                typer.echo(f"otel-personalization: {error}", err=True)
+                if str(error) != failure:  # which is told already
+                    typer.echo(f"otel-personalization: {error}", err=True)
                 if succeeded:
                     raise typer.Exit(FAILED) from None
-    for note in outcome.notes:
-        typer.echo(note, err=True)
-    is_partial = outcome.is_partial
-    for problems in outcome.problems:
-        is_partial = _tell_problems(problems) or is_partial
-    for missing in outcome.missing:
-        typer.echo(f"otel-personalization: {missing}", err=True)
-    raise typer.Exit(NO_TRACES if outcome.missing else SOME_NOT_COUNTED if is_partial else 0)
+    raise typer.Exit(
+        NO_TRACES if outcome.is_missing else SOME_NOT_COUNTED if outcome.is_partial else 0
+    )
 
 
 def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | None) -> list[date]:
@@ -259,6 +285,21 @@ def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | No
     if last < first:
         raise typer.BadParameter("the last day is before the first", param_hint="--to-day")
     return [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _check_inputs(traces: Sequence[Path], outcomes: Sequence[Path]) -> None:
+    """Whether they can be read together."""
+    folders = [path for path in traces if path != STDIN and path.is_dir()]
+    if folders and len(traces) > 1:
+        raise typer.BadParameter(
+            f"{folders[0]} is a folder: give one folder of snapshots, or files",
+            param_hint="--traces",
+        )
+    if [*traces, *outcomes].count(STDIN) > 1:
+        raise typer.BadParameter(
+            "- is standard input, which is read once: give a file for the other",
+            param_hint="--outcomes" if STDIN in outcomes else "--traces",
+        )
 
 
 def _stages() -> frozenset[str]:

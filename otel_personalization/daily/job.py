@@ -230,7 +230,7 @@ class _Rows:
         self._settings = _Memo(settings.of)
         self._settings.fill(distinct)
         self._outcomes: _Memo | None = None
-        self._sample_ratios: dict[Row, float | None] = {}
+        self._splits: dict[Row, dict[str, Any]] = {}
         self.outcome_quality: OutcomeQuality | None = None
         if outcomes is not None:
             items = engine.fetch("outcome_items")
@@ -260,7 +260,10 @@ class _Rows:
         for row, cells in self._rows.items():
             if row.experiment not in (ALL, NONE) and row.variant == ALL:
                 users, several = arms.of(cells)
-                self._sample_ratios[row] = sample_ratio_p_value(users)
+                self._splits[row] = {
+                    "sample_ratio_p_value": sample_ratio_p_value(users),
+                    "users_of_several_variants": several,
+                }
                 if row.surface == row.cohort == row.device == ALL:
                     found += several
         return found
@@ -287,7 +290,7 @@ class _Rows:
                     **self._common(row, cells),
                     **self._settings.known[cells],
                     **(self._outcomes.known[cells] if self._outcomes is not None else {}),
-                    "sample_ratio_p_value": self._sample_ratios.get(row),
+                    **self._splits.get(row, {}),
                 }
                 for row, cells in self._rows.items()
             ),

@@ -6,16 +6,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
-from otel_personalization.console import whole_file
+from otel_personalization.console import whole_file, writing
 from otel_personalization.daily.engines import DuckDB, Engine, EngineError
 from otel_personalization.daily.job import Run, Tell, compute
 from otel_personalization.daily.lines import FileLines, Problems, SourceError
 from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
-from otel_personalization.daily.publish import PublishError, catalog_overlap, push, write_lines
+from otel_personalization.daily.publish import PublishError, previous_overlap, push, write_lines
 from otel_personalization.daily.snapshot import (
     EmptyDayError,
     Manifest,
@@ -70,18 +70,29 @@ class Stored:
     problems: Problems | None = None
 
 
+@dataclass(frozen=True)
+class Telling:
+    """Who is told of a run, of each thing at once: what comes after it may fail."""
+
+    doing: Tell
+    """What is being done."""
+    note: Callable[[str], None]
+    """What whoever runs it should know, such as what is done."""
+    uncounted: Callable[[Problems], None]
+    """What was not counted of files that were read: traces, if they were no snapshots, and
+    outcomes."""
+    missing: Callable[[str], None]
+    """A day that cannot be computed, and why."""
+
+
 @dataclass
 class Outcome:
     """What became of a run."""
 
-    problems: list[Problems] = field(default_factory=list)
-    """Of files that were read: traces, if they were no snapshots, and outcomes."""
     is_partial: bool = False
-    """Whether the snapshots say that lines were not counted."""
-    missing: list[str] = field(default_factory=list)
-    """Days that could not be computed, and why."""
-    notes: list[str] = field(default_factory=list)
-    """What whoever runs it should know."""
+    """Whether lines were not counted, of files or of snapshots."""
+    is_missing: bool = False
+    """Whether a day could not be computed."""
 
 
 @contextmanager
@@ -98,14 +109,11 @@ def stored(
         stages: keys of ``extras.candidate_sources`` that are no sources; of files.
 
     Raises:
-        NightError: there is no trace, or it is neither.
+        NightError: a file cannot be read.
     """
     if len(traces) == 1 and traces[0].is_dir():
         yield Stored(traces[0])
         return
-    for path in traces:
-        if path != STDIN and path.is_dir():
-            raise NightError(f"{path} is a folder: give one folder of snapshots, or files")
     lines = FileLines(traces, progress)
     with tempfile.TemporaryDirectory(prefix="personalization-") as folder:
         try:
@@ -117,13 +125,13 @@ def stored(
         yield Stored(Path(folder), lines.problems)
 
 
-def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
+def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
     """Compute the days of an order, each into the warehouse as soon as it is there.
 
     Args:
         order: what is to be done.
         stored: the snapshots.
-        tell: is told what is being done.
+        telling: who is told.
 
     Raises:
         NightError: something could not be read or written, or a server did not answer. Days
@@ -131,23 +139,27 @@ def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
         OSError: a file could not be read or written.
     """
     outcome = Outcome()
+    tell = telling.doing
     if stored.problems is not None:
-        outcome.problems.append(stored.problems)
+        outcome.is_partial |= bool(stored.problems.counts)
+        telling.uncounted(stored.problems)
     with tempfile.TemporaryDirectory(prefix="personalization-") as scratch, _told():
         outcomes = None
         if order.outcomes:
             tell("outcomes")
             outcomes = read_outcomes(order.outcomes, Path(scratch) / "outcomes.parquet")
-            outcome.problems.append(outcomes.problems)
+            outcome.is_partial |= bool(outcomes.problems.counts)
+            telling.uncounted(outcomes.problems)
             if not outcomes.count:
-                outcome.notes.append("no outcome could be read: there is no click-through rate")
+                telling.note("no outcome could be read: there is no click-through rate")
         manifests = _manifests(order, stored.folder)
         org_id = _organisation(order, manifests)
         with open_warehouse(order.warehouse) as warehouse:
             last = None
             for day in order.days:
                 if day not in manifests or org_id not in manifests[day].organisations:
-                    outcome.missing.append(_missing(day, order, stored, manifests))
+                    outcome.is_missing = True
+                    telling.missing(_missing(day, order, stored, manifests))
                     continue
                 needed = {
                     of_day: manifest
@@ -162,11 +174,11 @@ def run(order: Order, stored: Stored, tell: Tell) -> Outcome:
                     )
                 tell(f"{day} into the warehouse")
                 warehouse.replace(last)
-                outcome.notes.append(_summary(last))
+                telling.note(_summary(last))
                 outcome.is_partial |= _is_partial(last)
                 _log(order, warehouse, last)
             if last is not None:
-                _publish(order, warehouse, last, outcome, tell)
+                _publish(order, warehouse, last, telling)
     return outcome
 
 
@@ -232,7 +244,9 @@ def _engine(order: Order, manifests: list[Manifest], org_id: str) -> AbstractCon
 
 def _previous_overlap(warehouse: Warehouse, tables: DayTables) -> dict[tuple[str, str], float]:
     before = tables.day - timedelta(days=1)
-    return catalog_overlap(warehouse.read(PERSONALIZATION_DAILY, tables.org_id, before, before))
+    return previous_overlap(
+        tables, warehouse.read(PERSONALIZATION_DAILY, tables.org_id, before, before)
+    )
 
 
 def _log(order: Order, warehouse: Warehouse, tables: DayTables) -> None:
@@ -240,19 +254,18 @@ def _log(order: Order, warehouse: Warehouse, tables: DayTables) -> None:
         return
     previous = _previous_overlap(warehouse, tables)
     if order.log == STDIN:
-        write_lines(tables, sys.stdout, previous)
-        sys.stdout.flush()
+        with writing("standard output"):
+            write_lines(tables, sys.stdout, previous)
+            sys.stdout.flush()
     else:
-        with order.log.open("a", encoding="ascii") as stream:
+        with writing(order.log), order.log.open("a", encoding="ascii") as stream:
             write_lines(tables, stream, previous)
 
 
-def _publish(
-    order: Order, warehouse: Warehouse, tables: DayTables, outcome: Outcome, tell: Tell
-) -> None:
+def _publish(order: Order, warehouse: Warehouse, tables: DayTables, telling: Telling) -> None:
     """Push the last day, and report on it."""
     if order.report is not None:
-        tell("report")
+        telling.doing("report")
         # Slow to import.
         from otel_personalization.daily.report import HISTORY_DAYS, render  # noqa: PLC0415
 
@@ -266,18 +279,18 @@ def _publish(
         with whole_file(order.report) as stream:
             assert stream is not None
             stream.write(page)
-        outcome.notes.append(f"report: {order.report}")
+        telling.note(f"report: {order.report}")
     if order.pushgateway is not None:
-        tell("Pushgateway")
+        telling.doing("Pushgateway")
         pushed = push(order.pushgateway, tables, _previous_overlap(warehouse, tables))
         if pushed.newer_day is not None:
-            outcome.notes.append(
+            telling.note(
                 f"not pushed: the Pushgateway has {pushed.newer_day}, which is later than "
                 f"{tables.day}"
             )
         elif pushed.left_out:
             places = ", ".join("/".join(place) for place in pushed.left_out[:5])
-            outcome.notes.append(
+            telling.note(
                 f"{len(pushed.left_out)} surfaces have no series in the Pushgateway ({places}): "
                 "too many, or names that are too long"
             )

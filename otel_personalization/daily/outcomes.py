@@ -18,8 +18,9 @@ What counts:
 
 Users come back and see many items; so every interval rests on groups of users, some 256 by hash,
 and not on impressions. To compare personalised items with others shows no cause: who gets the one
-differs from who gets the other. Variants of a randomised experiment can be compared for causes, if
-users were split as planned (`sample_ratio_p_value`).
+differs from who gets the other. Variants can be compared for causes if users were assigned at
+random, each to one. No trace says how they were; an uneven split (`sample_ratio_p_value`) and users
+of several variants (`users_of_several_variants`) only say where it was otherwise.
 """
 
 from __future__ import annotations

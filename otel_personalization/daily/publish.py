@@ -2,7 +2,9 @@
 
 ::
 
-    previous = catalog_overlap(warehouse.read(PERSONALIZATION_DAILY, org_id, before, before))
+    previous = previous_overlap(
+        day_tables, warehouse.read(PERSONALIZATION_DAILY, org_id, before, before)
+    )
     push("http://localhost:9091", day_tables, previous)
     write_lines(day_tables, sys.stdout, previous)
     push_run("http://localhost:9091", success=True)
@@ -60,7 +62,12 @@ from otel_personalization.conventions import (
     MIN_OVERLAP_USERS,
     Gauge,
 )
-from otel_personalization.daily.tables import ALL, PERSONALIZATION_DAILY, DayTables
+from otel_personalization.daily.tables import (
+    ALL,
+    OVERLAP_SETTINGS,
+    PERSONALIZATION_DAILY,
+    DayTables,
+)
 from otel_personalization.prometheus_api import authorization_of, without_credentials
 from otel_personalization.trace import fits_label
 
@@ -87,19 +94,26 @@ class Pushed:
     fewest decisions; and those that are too long for a label."""
 
 
-def catalog_overlap(rows: pa.Table) -> dict[Place, float]:
-    """Mean overlap of two users' lists, in percent, by namespace and surface.
+def previous_overlap(day_tables: DayTables, day_before: pa.Table) -> dict[Place, float]:
+    """Mean overlap of two users' lists on the day before, in percent, by namespace and surface.
 
     Args:
-        rows: of `analytics.personalization_daily`, of one day.
+        day_tables: the day that it is to be compared with.
+        day_before: rows of `analytics.personalization_daily` of the day before.
 
     Returns:
-        Only what has enough users.
+        Only what has enough users, and is of the same K and window on both days.
     """
+    settings_of = {
+        (row["namespace"], row["surface"]): [row[name] for name in OVERLAP_SETTINGS]
+        for row in _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name])
+    }
     return {
-        (row["namespace"], row["surface"]): overlap
-        for row in _surfaces(rows)
-        if (overlap := _figures(row, None)[CATALOG_OVERLAP]) is not None
+        place: overlap
+        for row in _surfaces(day_before)
+        if (place := (row["namespace"], row["surface"])) in settings_of
+        and settings_of[place] == [row[name] for name in OVERLAP_SETTINGS]
+        and (overlap := _figures(row, None)[CATALOG_OVERLAP]) is not None
     }
 
 
@@ -114,7 +128,7 @@ def push(url: str, day_tables: DayTables, previous_day_overlap: Mapping[Place, f
     Args:
         url: base URL of the Pushgateway.
         day_tables: the day.
-        previous_day_overlap: `catalog_overlap` of the day before; empty where that is missing.
+        previous_day_overlap: see `previous_overlap`; empty where that day is missing.
 
     Raises:
         PublishError: it did not take them; what it had it has still.
@@ -186,7 +200,7 @@ def write_lines(
     Args:
         day_tables: the day.
         stream: takes the lines, which are ASCII.
-        previous_day_overlap: `catalog_overlap` of the day before; empty where that is missing.
+        previous_day_overlap: see `previous_overlap`; empty where that day is missing.
 
     Raises:
         OSError: the stream does not take them.

@@ -18,9 +18,10 @@ import pyarrow as pa
 
 ALL: Final = "all"
 """Stands for every surface, cohort, device, experiment or variant in a rolled-up row. A real value
-of that name is stored as ``all_``."""
+of that name is stored as ``all_``, in one row with a value that is itself called so."""
 NONE: Final = "none"
-"""Experiment and variant of a decision without one; a real one of that name is ``none_``."""
+"""Experiment and variant of a decision without one; a real one of that name is ``none_``, and
+in one row with one that is itself called so."""
 UNKNOWN: Final = "unknown"
 """An organisation, cohort or device of which nothing is known."""
 NEW: Final = "new"
@@ -30,6 +31,8 @@ DIMENSIONS: Final = ("brand", "category")
 """Of what entropy is taken."""
 PERCENTILES: Final = (50, 75, 90, 95, 99)
 """Of pairwise overlap."""
+OVERLAP_SETTINGS: Final = ("overlap_k", "overlap_window_days")
+"""Columns that say which overlap it is: two are compared only where these are the same."""
 CONFIDENCE: Final = 0.95
 """Of all intervals."""
 SPLIT_P_VALUE: Final = 0.001
@@ -275,6 +278,11 @@ _OUTCOMES: Final = (
         "any, users of several and variant `none` left out; only where variant is `all`, with two "
         "variants, 30 users, and 5 for each variant",
     ),
+    _count(
+        "users_of_several_variants",
+        "users who were served several variants of the experiment, `none` left out: what they saw "
+        "and clicked is in the ctr of each; only where variant is `all`, with outcomes",
+    ),
 )
 
 BLEND_WEIGHTS_DAILY: Final = Table(
@@ -339,7 +347,7 @@ class OutcomeQuality:
     """Impressions of decisions of which only the number of personalised items is known; they are
     in no comparison of those with others."""
     users_of_several_variants: int
-    """Of an experiment; they are in no test of how users were split."""
+    """Of all experiments; they are in no test of how users were split."""
 
 
 @dataclass(frozen=True)

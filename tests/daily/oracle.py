@@ -63,6 +63,7 @@ OUTCOMES: Final = (
     "ctr_difference_lower",
     "ctr_difference_upper",
     "sample_ratio_p_value",
+    "users_of_several_variants",
 )
 """Columns that are None here, because no outcomes are given."""
 

@@ -58,6 +58,8 @@ class Days:
     experiment: str | None = None
     with_outcomes: bool = False
     p_value: float | None = 0.43
+    several: int = 0
+    """Users of several variants."""
     reliable: bool = True
     drop: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """(namespace, surface) -> what is taken from its share on the day itself."""
@@ -314,6 +316,7 @@ def _with_outcomes(days: Days, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
             }
         if row["variant"] == ALL and row["experiment"] != ALL:
             row["sample_ratio_p_value"] = days.p_value
+            row["users_of_several_variants"] = days.several
         done.append(row)
     return done
 

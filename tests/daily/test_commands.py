@@ -84,10 +84,25 @@ def test_snapshots_give_the_same_rows_as_the_file_that_they_were_made_of():
     result = run("snapshot", "--from", SAMPLE, "--to", "snapshots")
     assert result.exit_code == 0, result.output
     assert days_of(Path("snapshots")) == DAYS
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == list(map(str, DAYS))
     daily("--day", DAY, "--traces", SAMPLE, "--warehouse", "file.duckdb", "--log", "none")
     daily("--day", DAY, "--traces", "snapshots", "--warehouse", "dir.duckdb", "--log", "none")
     for table in oracle.day_tables([], DAY):
         assert rows_of(table, Path("file.duckdb")) == rows_of(table, Path("dir.duckdb"))
+
+
+def test_a_surface_called_all_is_one_row_with_one_called_all_():
+    names = ("all", "all_", "home")
+    daily(
+        "--day",
+        DAY,
+        "--log",
+        "none",
+        "--traces",
+        file_of(*(trace(surface=name, decision_id=name) for name in names)),
+    )
+    rows = rows_of("analytics.personalization_daily")
+    assert {row["surface"]: row["decisions"] for row in rows} == {"all": 3, "all_": 2, "home": 1}
 
 
 def test_stages_are_those_that_the_service_is_set_to(monkeypatch):
@@ -167,6 +182,8 @@ def test_the_overlap_of_the_day_before_is_in_the_lines_where_that_day_is_in_the_
     before, after = (json.loads(line) for line in result.stdout.splitlines())
     assert before["catalog_overlap_pct_previous_day"] is None
     assert after["catalog_overlap_pct_previous_day"] == before["catalog_overlap_pct"] == 100.0
+    result = daily("--day", DAY, "--traces", file, "--k", "20")
+    assert json.loads(result.stdout)["catalog_overlap_pct_previous_day"] is None
 
 
 # --- what is said of what could not be counted ------------------------------------------------
@@ -218,6 +235,84 @@ def test_several_organisations_need_one_to_be_named():
     assert f"there are those of {ORG}, other" in result.stderr
 
 
+def test_what_is_done_and_what_was_not_counted_is_told_whatever_fails_after_it():
+    """Nobody listens on port 9."""
+    gateway = "http://127.0.0.1:9"
+    file = file_of(trace(), "{")
+    order = ("--day", DAY, "--traces", file, "--log", "none", "--report", "report.html")
+    result = daily(*order, "--pushgateway", gateway, exit_code=1)
+    assert f"{file}:2" in result.stderr
+    assert "Not counted: 1 no JSON." in result.stderr
+    assert f"{DAY}: 1 decisions; analytics.personalization_daily" in result.stderr
+    assert "report: report.html" in result.stderr
+    assert result.stderr.count("cannot be reached") == 1
+    result = daily("--day", DAYS[0], *order[2:], "--pushgateway", gateway, exit_code=2)
+    assert f"there is no decision on {DAYS[0]}" in result.stderr
+    assert result.stderr.count("cannot be reached") == 1
+
+
+@pytest.mark.parametrize("option", ["--report", "--log"])
+def test_a_full_disk_is_said_of_the_file_that_was_asked_for(option):
+    order = ("--day", DAY, "--traces", file_of(trace()), "--log", "none")
+    result = daily(*order, option, "/dev/full", exit_code=1)
+    assert "/dev/full: No space left on device; make room there" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--report", "--log"])
+def test_of_a_folder_that_is_missing_the_file_is_named_that_was_asked_for(option):
+    order = ("--day", DAY, "--traces", file_of(trace()), "--log", "none")
+    result = daily(*order, option, "pages/night.html", exit_code=1)
+    assert "otel-personalization: pages/night.html: No such file or directory; make the " in (
+        result.stderr
+    )
+    assert "the folder pages, and run it again" in result.stderr
+
+
+def test_a_full_disk_under_snapshots_is_said_of_their_folder():
+    """Of the size that a file may have there is no room left, as of a disk."""
+    program = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        "from otel_personalization.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "snapshot", "--from", str(SAMPLE), "--to", "snapshots"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "otel-personalization: snapshots: File too large; make room there" in done.stderr
+
+
+def test_days_that_are_done_are_told_before_one_that_fails():
+    run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    data = read_manifest(Path("snapshots"), DAY).data
+    data.write_bytes(b"x")
+    order = ("--from-day", DAYS[-2], "--to-day", DAY, "--traces", "snapshots", "--log", "none")
+    result = daily(*order, exit_code=1)
+    assert f"{DAYS[-2]}: " in result.stderr
+    assert data.name in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--traces", ".", "--traces", SAMPLE], "one folder of snapshots"),
+        (["--traces", SAMPLE, "--warehouse", ""], "that is no warehouse; give FILE.duckdb"),
+        (["--traces", SAMPLE, "--warehouse", "mysql://u:secret@x"], "mysql:... is no warehouse"),
+        (["--traces", SAMPLE, "--warehouse", "tables.csv"], "tables.csv is no warehouse"),
+        (["--traces", "-", "--outcomes", "-"], "standard input, which is read once"),
+        (["--traces", "-", "--traces", "-"], "standard input, which is read once"),
+    ],
+)
+def test_a_wrong_command_ends_with_2_before_anything_is_read(arguments, said, folder):
+    result = daily("--day", DAY, *arguments, exit_code=2, stdin=b"")
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+    assert "secret" not in result.output
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -227,9 +322,8 @@ def test_several_organisations_need_one_to_be_named():
         (["--traces", SAMPLE, "--day", DAY, "--to-day", DAY], "or the first and the last"),
         (["--traces", SAMPLE, "--from-day", DAY], "come together"),
         (["--traces", SAMPLE, "--from-day", DAY, "--to-day", DAYS[0]], "before the first"),
-        (["--traces", ".", "--traces", SAMPLE, "--day", DAY], "one folder of snapshots"),
         (["--traces", SAMPLE, "--day", DAY, "--warehouse", "analytics.duckdb"], "analytics"),
-        (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "localhost"], "URL"),
+        (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "x"], "http://localhost:9091"),
         (["--traces", SAMPLE, "--day", DAY, "--k", "0"], "--k"),
         (["--traces", SAMPLE, "--day", DAY, "--outcomes", "none.ndjson"], "none.ndjson"),
     ],
@@ -264,9 +358,11 @@ DAILY = ("daily", "--traces", SAMPLE)
         (DAILY, "duckdb"),
         (DAILY, "pyarrow"),
         ((*DAILY, "--warehouse", "postgresql://localhost/"), "psycopg"),
+        ((*DAILY, "--report", "report.html"), "matplotlib"),
+        ((*DAILY, "--report", "report.html"), "jinja2"),
     ],
 )
-def test_without_its_packages_it_says_what_to_install(command, missing):
+def test_without_its_packages_it_says_what_to_install_before_any_work(command, missing, folder):
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from otel_personalization.__main__ import main; main()"
@@ -280,10 +376,11 @@ def test_without_its_packages_it_says_what_to_install(command, missing):
     assert done.returncode == 1
     assert f"{command[0]} needs {missing}, which is not installed" in done.stderr
     assert 'pip install "otel-personalization[daily]"' in done.stderr
+    assert list(folder.iterdir()) == []
 
 
 def test_files_need_no_opentelemetry_and_no_client_of_a_database(folder):
-    without = dict.fromkeys(("opentelemetry", "psycopg", "matplotlib", "pyspark"))
+    without = dict.fromkeys(("opentelemetry", "psycopg", "matplotlib", "jinja2", "pyspark"))
     program = (
         f"import sys; sys.modules.update({without})\n"
         "from otel_personalization.__main__ import main; main()"

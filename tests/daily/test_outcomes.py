@@ -115,11 +115,14 @@ def expected_rows(
     several = 0
     for (_, *key), cell in oracle.roll_up(counted, DIMENSIONS).items():
         row = columns_of([one for decision in cell for one in seen[decision.decision_id]])
-        row["sample_ratio_p_value"] = None
+        row |= {"sample_ratio_p_value": None, "users_of_several_variants": None}
         _, experiment, variant, *others = key
         if experiment not in (oracle.ALL, oracle.NONE) and variant == oracle.ALL:
             arms, shared = arms_of(cell)
-            row["sample_ratio_p_value"] = even_split(arms)
+            row |= {
+                "sample_ratio_p_value": even_split(arms),
+                "users_of_several_variants": shared,
+            }
             several += shared if others == [oracle.ALL] * 3 else 0
         rows[tuple(key)] = row
     types = Counter(word for _, _, word in reports)
@@ -167,7 +170,7 @@ def chi_squared_tail(x: float, freedom: int) -> float:
 
 
 def columns_of(seen: Collection[Seen]) -> dict[str, Any]:
-    """The columns of a row but the last, without their intervals."""
+    """The columns of a row but the last two, without their intervals."""
     row: dict[str, Any] = {
         "impressions": len(seen),
         "clicks": sum(one.was_clicked for one in seen),
@@ -755,6 +758,11 @@ def test_only_rows_of_all_variants_of_an_experiment_are_tested_without_users_of_
         pytest.approx(expected, rel=1e-12)
     ) == 8
     assert tables.quality.outcomes.users_of_several_variants == 20
+    assert {
+        (row["experiment"], row["variant"], row["users_of_several_variants"])
+        for row in rows
+        if row["users_of_several_variants"] is not None
+    } == {("exp", "all", 20)}
 
 
 def test_groups_of_users_are_those_of_entropy():

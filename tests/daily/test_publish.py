@@ -23,7 +23,7 @@ from otel_personalization.conventions import (
 from otel_personalization.daily import publish
 from otel_personalization.daily.publish import (
     PublishError,
-    catalog_overlap,
+    previous_overlap,
     push,
     push_run,
     write_lines,
@@ -136,11 +136,19 @@ def test_only_surfaces_with_every_cohort_and_device_have_a_line():
 
 def test_the_overlap_of_a_day_is_the_previous_one_of_the_next():
     tables = day_tables(**FIGURES)
-    assert catalog_overlap(daily_rows(tables)) == dict.fromkeys(
+    assert previous_overlap(tables, daily_rows(tables)) == dict.fromkeys(
         [("shop_eu", "home"), ("shop_eu", "cart")], 25.0
     )
-    assert catalog_overlap(daily_rows(one_day(overlap_users=29))) == {}
-    assert catalog_overlap(daily_rows(day_tables(places=[]))) == {}
+    assert previous_overlap(tables, daily_rows(one_day(overlap_users=29))) == {}
+    assert previous_overlap(tables, daily_rows(day_tables(places=[]))) == {}
+    assert previous_overlap(day_tables(places=[]), daily_rows(tables)) == {}
+
+
+@pytest.mark.parametrize("setting", ["overlap_k", "overlap_window_days"])
+def test_an_overlap_of_another_k_or_window_is_no_previous_one(setting):
+    before = daily_rows(day_tables(**FIGURES, **{setting: 20}))
+    assert previous_overlap(day_tables(**FIGURES, **{setting: 10}), before) == {}
+    assert len(previous_overlap(day_tables(**FIGURES, **{setting: 20}), before)) == 2
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

@@ -239,18 +239,29 @@ def _of(rows: list[dict[str, Any]]) -> DayTables:
 @pytest.mark.parametrize(
     ("p_value", "says", "does_not_say"),
     [
-        (0.43, "is caused by the variant", "how users were split"),
-        (0.00099, "do not have the users that they should", "is caused by"),
-        (None, "correlation, not proof: it is not known how users were split", "is caused by"),
+        (0.43, "They compare, if users were split at random, each to one: only then", "not known"),
+        (0.00099, "do not have the users that they should", "if users were split at random"),
+        (None, "correlation, not proof: it is not known how users were split", "at random"),
     ],
 )
-def test_a_variant_causes_a_difference_only_where_the_split_is_as_it_should_be(
+def test_no_cause_is_claimed_since_an_even_split_need_not_be_a_random_one(
     p_value, says, does_not_say
 ):
+    """Variants that are devices can have as many users each, too."""
     text = Page(report(replace(SHOP, history_days=0, p_value=p_value))).text
     assert says in text
     assert does_not_say not in text
+    assert "caused" not in text
+    assert "several variants" not in text
     assert "Between surfaces, and between personalised and other items, it is correlation" in text
+
+
+@pytest.mark.parametrize("p_value", [0.43, 0.00099, None])
+def test_that_users_had_several_variants_is_said_before_anything_else_of_them(p_value):
+    days = replace(SHOP, history_days=0, p_value=p_value, several=900)
+    (note,) = (text for text in Page(report(days)).texts if text.startswith("Experiment "))
+    assert note.startswith("Experiment blend-2026-11: no comparison of separate users. 900 of ")
+    assert re.search(r"900 of 3,\d{3} users \(2\d\.\d %\) were served several variants", note)
 
 
 def test_without_outcomes_there_is_no_click_through():
@@ -273,6 +284,14 @@ def test_entropy_that_is_not_reliable_has_no_interval_and_is_drawn_hatched():
     assert any(row[:1] == ["home"] and row.count("not reliable") == 2 for row in page.rows)
     assert page.tags["pattern"] == 2
     assert Page(report(ONE)).tags["pattern"] == 0
+
+
+@pytest.mark.parametrize(("reliable", "said"), [(True, r"\d+"), (False, "not reliable")])
+def test_a_number_of_brands_that_is_not_reliable_is_not_among_the_figures_read_first(
+    reliable, said
+):
+    page = Page(report(replace(ONE, reliable=reliable)))
+    assert re.search(f"brands, effectively {said} served items", " ".join(page.text.split()))
 
 
 def test_thirty_surfaces_are_capped_in_plots_and_all_in_tables():

@@ -704,24 +704,37 @@ def test_variants_have_the_rates_of_the_table_and_say_what_they_show(warehouse):
 
 
 @pytest.mark.parametrize(
-    ("p_value", "experiment", "reading"),
+    ("p_value", "experiment", "several", "reading"),
     [
-        (0.4, "blend", "variants compare, if users were split at random"),
-        (0.001, "blend", "variants compare, if users were split at random"),
+        (0.4, "blend", 0, "variants compare, if users were split at random"),
+        (0.001, "blend", 0, "variants compare, if users were split at random"),
         (
             0.0009,
             "blend",
+            0,
             "correlation, not proof: the variants do not have the users that they should",
         ),
-        (None, "blend", "correlation, not proof: it is not known how users were split"),
-        (0.4, "none", "correlation, not proof: no experiment"),
+        (None, "blend", 0, "correlation, not proof: it is not known how users were split"),
+        (0.4, "none", 7, "correlation, not proof: no experiment"),
+        (
+            0.4,
+            "blend",
+            7,
+            (
+                "variants compare, if users were split at random; but 7 of 20 users had several "
+                "variants, so they are not separate"
+            ),
+        ),
     ],
 )
-def test_it_is_called_correlation_where_nobody_drew_lots(warehouse, p_value, experiment, reading):
+def test_it_is_called_correlation_where_nobody_drew_lots(
+    warehouse, p_value, experiment, several, reading
+):
     value = "NULL" if p_value is None else p_value
     table = "experiments.blend_weights_daily"
     change = (
-        f"UPDATE {table} SET sample_ratio_p_value = {value} "
+        f"UPDATE {table} SET sample_ratio_p_value = {value}, users = 20, "
+        f"users_of_several_variants = {several} "
         "WHERE variant = 'all' AND surface = 'all' AND cohort = 'all' AND device = 'all'"
     )
     rename = f"UPDATE {table} SET experiment = '{experiment}' WHERE experiment = 'blend'"

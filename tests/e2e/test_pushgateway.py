@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from examples.stack.servers import Prometheus
-from otel_personalization.daily.publish import PublishError, catalog_overlap, push, push_run
+from otel_personalization.daily.publish import PublishError, previous_overlap, push, push_run
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY
 from tests.daily.days import DAY, ORG, day_tables
 from tests.daily.test_publish import FIGURES, HOME, TOLD, lines_of, one_day
@@ -102,11 +102,9 @@ def test_the_figure_of_the_day_before_is_that_which_was_pushed_then(gateway):
     day_before = day_tables(DAY - timedelta(1), **{**FIGURES, "jaccard_mean": 0.36})
     push(gateway.url, day_before, {})
     pushed = gateway.series()["catalog_overlap_pct", of_surface(HOME)]
-    push(
-        gateway.url,
-        day_tables(**FIGURES),
-        catalog_overlap(day_before.rows[PERSONALIZATION_DAILY.qualified_name]),
-    )
+    today = day_tables(**FIGURES)
+    before = day_before.rows[PERSONALIZATION_DAILY.qualified_name]
+    push(gateway.url, today, previous_overlap(today, before))
     assert gateway.series()["catalog_overlap_pct_previous_day", of_surface(HOME)] == pushed
 
 

@@ -26,7 +26,7 @@ from otel_personalization.daily.report.words import (
     range_of,
     signed,
 )
-from otel_personalization.daily.tables import ALL, DIMENSIONS
+from otel_personalization.daily.tables import ALL, DIMENSIONS, OVERLAP_SETTINGS
 
 MAX_SENTENCES: Final = 10
 """Clear changes of a namespace that are told in words; its table has all."""
@@ -102,7 +102,7 @@ MEASURES: Final = (
         1,
         3,
         lambda value: decimal(value, 3),
-        ("overlap_k", "overlap_window_days"),
+        OVERLAP_SETTINGS,
     ),
     *(
         _Measure(
@@ -228,11 +228,13 @@ def headline(name: str, today: Sequence[Row], before: Sequence[Row], day: date) 
         and (number(cell, "overlap_users") or 0) >= MIN_OVERLAP_USERS
     ]
     most = max(overlaps, default=None)
+    brands = number(row, "entropy_brand_effective_number")
+    is_reliable = brands is None or row.get("entropy_brand_reliable")
     facts = [
         ("requested coverage", percent(number(row, "requested_reason_coverage_rate"))),
         ("reason coverage", percent(number(row, "reason_coverage_rate"))),
         ("highest overlap", TOO_FEW if most is None else f"{most[0]:.2f}, {place(most[1])}"),
-        ("brands, effectively", count(number(row, "entropy_brand_effective_number"))),
+        ("brands, effectively", count(brands) if is_reliable else NOT_RELIABLE),
         ("served items", count(number(row, "served_items"))),
         ("decisions", count(number(row, "decisions"))),
         ("users", count(number(row, "users"))),

@@ -87,15 +87,15 @@ def _splits(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
     """Of each experiment, what may be said of a difference between its arms."""
     notes = []
     for name in names:
-        p = next(
+        whole: Row = next(
             (
-                value
+                row
                 for row in rows
                 if (row["experiment"], row["variant"], row["surface"]) == (name, ALL, ALL)
-                and (value := number(row, "sample_ratio_p_value")) is not None
             ),
-            None,
+            {},
         )
+        p = number(whole, "sample_ratio_p_value")
         if p is None:
             said = "correlation, not proof: it is not known how users were split."
         elif p < SPLIT_P_VALUE:
@@ -105,12 +105,26 @@ def _splits(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
             )
         else:
             said = (
-                f"the variants have the users that they should (p = {p:.2g}), as a random split "
-                "gives them: a difference in CTR whose intervals stand apart is caused by the "
-                "variant, whatever in it did so."
+                f"the variants have as many users as an even split gives them (p = {p:.2g}). They "
+                "compare, if users were split at random, each to one: only then may a difference "
+                "in CTR, where intervals stand apart, be put down to the variant. No figure here "
+                "can show that the split was random."
             )
-        notes.append(f"Experiment {clean(name)}: {said}")
+        notes.append(f"Experiment {clean(name)}: {_of_several(whole)}{said}")
     return notes
+
+
+def _of_several(whole: Row) -> str:
+    """That variants share users, which comes before whatever is said of them; else nothing."""
+    several, users = number(whole, "users_of_several_variants"), number(whole, "users")
+    if not several:
+        return ""
+    share = percent(several / users) if users else NO_DATA
+    return (
+        f"no comparison of separate users. {count(several)} of {count(users)} users ({share}) were "
+        "served several variants; what they saw and clicked is in the CTR of each, and the test of "
+        "the split leaves them out. Of the others: "
+    )
 
 
 def _outcomes_grid(what: str, rows: Sequence[tuple[list[str], Row]]) -> Grid:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseEr
 from otel_personalization.daily.warehouse.duckdb_file import open_file
 from otel_personalization.daily.warehouse.parquet import Folder
 
-__all__ = ["Warehouse", "WarehouseError", "open_warehouse"]
+__all__ = ["Warehouse", "WarehouseError", "check_target", "open_warehouse"]
 
 
 @contextmanager
@@ -47,23 +48,50 @@ def open_warehouse(target: str) -> Iterator[Warehouse]:
         ModuleNotFoundError: it is a PostgreSQL, and psycopg is not installed.
     """
     opened: AbstractContextManager[Warehouse]
-    if re.match(r"postgres(ql)?://", target):
+    kind = _kind_of(target)
+    if kind is _Kind.POSTGRESQL:
         # Few have one, and its client takes a tenth of a second to import.
         from otel_personalization.daily.warehouse.postgresql import open_server  # noqa: PLC0415
 
         opened = open_server(target)
-    elif scheme := re.match(r"\w[\w+.-]*:", target):  # the rest may hold a password
-        raise WarehouseError(f"{scheme[0]}... is no warehouse; {_TARGETS}")
-    elif target.endswith("/") or (target and Path(target).is_dir()):
+    elif kind is _Kind.FOLDER:
         opened = nullcontext(Folder(Path(target)))
-    elif target.endswith(".duckdb"):
-        opened = open_file(Path(target))
     else:
-        named = target if re.fullmatch(r"[\w./ -]+", target) else "that"  # could be a password
-        raise WarehouseError(f"{named} is no warehouse; {_TARGETS}")
+        opened = open_file(Path(target))
     with opened as warehouse:
         warehouse.prepare()
         yield warehouse
+
+
+def check_target(target: str) -> None:
+    """Whether it names a warehouse; it is not opened.
+
+    Args:
+        target: see `open_warehouse`.
+
+    Raises:
+        WarehouseError: it is none.
+    """
+    _kind_of(target)
+
+
+class _Kind(Enum):
+    POSTGRESQL = "postgresql"
+    FOLDER = "folder"
+    DUCKDB = "duckdb"
+
+
+def _kind_of(target: str) -> _Kind:
+    if re.match(r"postgres(ql)?://", target):
+        return _Kind.POSTGRESQL
+    if scheme := re.match(r"\w[\w+.-]*:", target):  # the rest may hold a password
+        raise WarehouseError(f"{scheme[0]}... is no warehouse; {_TARGETS}")
+    if target.endswith("/") or (target and Path(target).is_dir()):
+        return _Kind.FOLDER
+    if target.endswith(".duckdb"):
+        return _Kind.DUCKDB
+    named = target if re.fullmatch(r"[\w./ -]+", target) else "that"  # could be a password
+    raise WarehouseError(f"{named} is no warehouse; {_TARGETS}")
 
 
 _TARGETS: Final = (
