@@ -14,7 +14,14 @@ import yaml
 from monitoring.prometheus.build import RULES, build
 from monitoring.prometheus.values import VALUES, ValuesError, check, load, seconds
 from otel_personalization import conventions
-from otel_personalization.conventions import COUNTERS, DAILY_GAUGES, LOG_DECISIONS, VIEWS
+from otel_personalization.conventions import (
+    COUNTERS,
+    DAILY_DATE,
+    DAILY_GAUGES,
+    DAILY_LAST_RUN_TIMESTAMP,
+    LOG_DECISIONS,
+    VIEWS,
+)
 
 METRICS = {metric.prometheus_name for metric in (*COUNTERS, LOG_DECISIONS, *VIEWS, *DAILY_GAUGES)}
 BUILT = build(load())
@@ -56,7 +63,7 @@ WORDS = {
     *("increase", "sum_over_time", "count_over_time", "last_over_time", "abs", "sqrt", "absent"),
     *("time", "vector"),
 }
-LABELS = {"recsys_namespace", "surface", "source", "sample_rate", "reason", "kind", "job"}
+LABELS = {"recsys_namespace", "surface", "source", "sample_rate", "reason", "kind", "job", "org_id"}
 
 
 def name(rule):
@@ -194,13 +201,21 @@ def test_an_alert_of_a_surface_names_it_and_its_value(rule):
         assert "$value" in said["description"]
 
 
+LOOKED_UP = r'`(?:[^`]*[( ])?([\w:]+)\{(?!\{)(?:check="(\w+)")?'
+NOT_RECORDED = {
+    "ALERTS_FOR_STATE",
+    DAILY_DATE.prometheus_name,
+    DAILY_LAST_RUN_TIMESTAMP.prometheus_name,
+}
+
+
 def test_every_series_that_a_text_looks_up_is_there():
     recorded = {rule["record"] for rule in RECORDS}
     looked_up = 0
     for rule in ALERTS:
         for text in rule["annotations"].values():
-            for series, check_of in re.findall(r'`([\w:]+)\{(?:check="(\w+)")?', text):
-                assert series in recorded | {"ALERTS_FOR_STATE"}
+            for series, check_of in re.findall(LOOKED_UP, text):
+                assert series in recorded | NOT_RECORDED
                 if check_of:
                     checks = {record.get("labels", {}).get("check") for record in RECORDS}
                     assert check_of in checks

@@ -22,6 +22,7 @@ from otel_personalization.settings import resolve
 from tests.runbooks import INDEX, RUNBOOKS, Query, blocks, queries, section
 
 MONITORING = Path(__file__).parents[1] / "monitoring"
+PACKAGE = Path(__file__).parents[1] / "otel_personalization"
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
 LOKI_LABELS = {"service_name", "deployment_environment", "namespace"}
 TABLES = {
@@ -187,6 +188,17 @@ def test_every_field_that_is_read_of_a_line_exists(query: Query):
     of_lines = {field.name for field in (*DECISION_LOG_FIELDS, *SOURCE_LOG_FIELDS)}
     for stage in re.findall(r"\| json ([^|]*)", query.text):
         assert set(re.findall(r'\w+="(\w+)"', stage)) <= of_lines
+
+
+@pytest.mark.parametrize("alert", ["InternalErrors", "MalformedTraces"])
+def test_messages_that_are_looked_for_are_those_of_the_library(alert):
+    """Lines of decisions, each of which has the library's name, are left out."""
+    (query,) = blocks(INDEX.with_name(f"{alert}.md"), "logql")
+    assert 'event!="personalization.decision"' in query
+    (searched,) = re.findall(r'\|[=~] "([^"]+)"', query)
+    said = "".join(path.read_text() for path in PACKAGE.glob("*.py"))
+    for text in searched.split("|"):
+        assert text in said
 
 
 @of_each("sql")

@@ -98,9 +98,9 @@ def _drop(make: Maker, queries: Queries, values: Values) -> Builder[dashboard.Pa
         make.lines(
             "Share against its baseline",
             "By surface, how far the personalised share is from its baseline, relative to it: "
-            f"{limit:.0%} is a share of 0.57 where 0.60 is normal. Below the line for days, "
-            "PersonalizationBelowBaseline tells. One step of a quiet surface says little; alerts "
-            "wait until enough decisions are in. A gap: the surface served nothing.",
+            f"{limit:.0%} is a share of 0.57 where 0.60 is normal. If it stays below the "
+            "line for days, PersonalizationBelowBaseline fires. One step of a quiet surface says "
+            "little; alerts wait until enough decisions are in. A gap: the surface served nothing.",
             runbook="PersonalizationBelowBaseline",
             unit=SHARE,
         )
@@ -123,7 +123,7 @@ def _coverage(make: Maker, queries: Queries, values: Values) -> Builder[dashboar
         make.lines(
             "Reason coverage",
             f"By surface, the share of served items that have a reason. Green is the target, "
-            f"{target:.0%} and more; below {low:.0%} for an hour ReasonCoverageLow tells. It also "
+            f"{target:.0%} and more; below {low:.0%} for an hour ReasonCoverageLow fires. It also "
             "falls when callers stop asking for reasons: look beside whether those who ask get "
             "them. A gap: the surface served nothing.",
             runbook="ReasonCoverageLow",
@@ -169,10 +169,10 @@ def _overlap(make: Maker, values: Values) -> Builder[dashboard.Panel]:
         "Top-K overlap by cohort and device",
         "Jaccard overlap of two users' lists of the newest night: 0, nothing in common; 1, the "
         "same items. The mean with its 95 % interval, then percentiles over pairs of users: p90 of "
-        "0.5 means that one pair in ten shares half of its items. Darker is more alike; new users "
-        f"are more alike than returning ones on any day. Grey: {TOO_FEW}, "
-        f"which tell nothing. CatalogOverlapSpike tells of a mean over {limit:.0%}, two days in a "
-        "row.",
+        "0.5 means that for one pair in ten half of what either list holds is in both: of two "
+        "lists of ten, two thirds. Darker is more alike; new users are more alike than returning "
+        f"ones on any day. Grey: {TOO_FEW}, which tell nothing. CatalogOverlapSpike fires when the "
+        f"mean is over {limit:g} ({limit:.0%}), two days in a row.",
         runbook="CatalogOverlapSpike",
         no_value=TOO_FEW,
     ).with_target(SqlQuery(sql.overlap()))
@@ -243,8 +243,8 @@ def _click_through(make: Maker, queries: Queries) -> Builder[dashboard.Panel]:
             "Personalised share against CTR",
             "By surface, the personalised share on the left axis and, dashed, the click-through "
             "rate on the right one. See whether one moves when the other does. It is "
-            f"{sql.NOT_PROOF}: hours, campaigns and who comes move both. What clicks are, says the "
-            "variable CTR.",
+            f"{sql.NOT_PROOF}: hours, campaigns and who comes move both. The variable "
+            "CTR defines what a click is.",
             runbook="PersonalizationBelowBaseline",
             unit=SHARE,
             width=2 * HALF,

@@ -78,8 +78,9 @@ def _log_lines(make: Maker, values: Values) -> Builder[dashboard.Panel]:
         make.lines(
             "Log lines against counters",
             f"Decisions by log lines over decisions by counters, over {window}; sampled lines "
-            "count for those that they stand for. 1 is right. Out of the lines, and not by chance, "
-            "lines are lost or read twice. It is of all services together.",
+            "count for those that they stand for. 1 is right. Outside the dashed limits, log "
+            "records are being lost or read twice, beyond what sampling explains. It is of all "
+            "services together.",
             runbook="LogsDisagree",
             unit=SHARE,
             no_value="no log lines are counted",
@@ -139,8 +140,9 @@ def _malformed(make: Maker, values: Values) -> Builder[dashboard.Panel]:
 def _nightly(make: Maker, values: Values) -> Builder[dashboard.Panel]:
     day = SECONDS_OF["d"]
     late = 2 * day + values["daily_job"]["hour"] * SECONDS_OF["h"]
-    age = f"time() - max({names.DAILY_DATE.prometheus_name})"
-    last = f"min({names.DAILY_LAST_RUN_SUCCESS.prometheus_name})"
+    org = names.DAILY_ORG
+    age = f"time() - max by ({org}) ({names.DAILY_DATE.prometheus_name})"
+    last = f"min by ({org}) ({names.DAILY_LAST_RUN_SUCCESS.prometheus_name})"
     said = {
         "0": {"text": "failed", "color": BAD, "index": 0},
         "1": {"text": "succeeded", "color": GOOD, "index": 1},
@@ -148,20 +150,18 @@ def _nightly(make: Maker, values: Values) -> Builder[dashboard.Panel]:
     return (
         make.numbers(
             "Nightly job",
-            "How long ago the newest day of data began: up to two days and "
+            "By organisation, how long ago the newest day of data began: up to two days and "
             f"{values['daily_job']['hour']} hours are right, for yesterday's is made at night. And "
             "how the last run ended. Overlap, entropy and CTR by variant are as old as this.",
             runbook="DailyJobLate",
             unit=SECONDS,
         )
-        .with_target(now(age, AGE))
-        .with_target(now(last, LAST_RUN, "B"))
+        .with_target(now(age, f"{AGE} {legend(org)}"))
+        .with_target(now(last, f"{LAST_RUN} {legend(org)}", "B"))
         .thresholds(steps((None, GOOD), (late, BAD)))
-        .override_by_query("A", has(displayName=AGE))
         .override_by_query(
             "B",
             has(
-                displayName=LAST_RUN,
                 unit=PLAIN,
                 thresholds={"mode": "absolute", "steps": [{"value": None, "color": CLEAR}]},
                 mappings=[{"type": "value", "options": said}],

@@ -40,9 +40,20 @@ PLACES: Final = {
     },
 }
 """Place in a text -> template."""
+POINTS: Final = 'humanizePercentage | reReplaceAll "%" " percentage points"'
+"""Shows a difference of two shares."""
+ORGANISATION: Final = "organisation {{ . }}"
+"""Where an alert has one."""
 
 
-def lookup(series: str, labels: Sequence[str], show: str, *, otherwise: str = "?") -> str:
+def lookup(
+    series: str,
+    labels: Sequence[str],
+    show: str,
+    *,
+    otherwise: str = "?",
+    within: str = "%s",
+) -> str:
     """A template of the value of a series with the labels of the alert.
 
     Args:
@@ -50,9 +61,10 @@ def lookup(series: str, labels: Sequence[str], show: str, *, otherwise: str = "?
         labels: those that the series shares with the alert.
         show: the template function by which it is shown.
         otherwise: what is shown if there is no such series.
+        within: PromQL that is asked of it, ``%s`` being the series.
     """
     matchers = ",".join(f"{label}=%q" for label in labels)
-    selector = f"{series}{',' if '{' in series else '{'}{matchers}}}"
+    selector = within % f"{series}{',' if '{' in series else '{'}{matchers}}}"
     filled = "".join(f" $labels.{label}" for label in labels)
     return (
         f"{{{{ with printf `{selector}`{filled} | query }}}}{{{{ . | first | value | {show} }}}}"
@@ -69,6 +81,12 @@ def _window_of(alert: str, labels: Sequence[str] = OF_SURFACE) -> str:
 
 def _limit(record: str) -> str:
     return lookup(record, OF_SURFACE, "humanizePercentage")
+
+
+def _day(series: str, labels: Sequence[str]) -> str:
+    """The date of the newest of a series of timestamps."""
+    show = 'humanizeTimestamp | reReplaceAll " .*" ""'
+    return lookup(series, labels, show, otherwise="no day", within="max(%s)")
 
 
 class _Maker:
@@ -325,37 +343,62 @@ def _daily(values: Values, alert: _Maker) -> Iterable[Rule]:
         "a run fails or is late they stay.",
         to="ranking",
         signal="daily",
-        summary="Users of <surface> were shown the same items, two days in a row",
-        description="On the last day of data two users of <surface> had <overlap> % of their items "
-        f"in common, and more than {most} % on the day before, too.",
+        summary="Lists of different users of <surface> are too much alike, two days in a row",
+        description="On the last day of data the lists of two users of <surface> had a Jaccard "
+        f"overlap of <overlap> % on average, and of more than {most} % on the day before, too: of "
+        "the items that either list held, so many were in both.",
         places={"overlap": '{{ $value | printf "%.1f" }}'},
         hold=job["for"],
         keep=overlap["keep_firing_for"],
     )
+    yield from _nightly_job(job, alert)
+
+
+def _nightly_job(job: Values, alert: _Maker) -> Iterable[Rule]:
+    """By organisation, since each has a run of its own; all are empty where a run names none."""
+    org, date = names.DAILY_ORG, names.DAILY_DATE.prometheus_name
     late = 2 * SECONDS["d"] + job["hour"] * SECONDS["h"]
     yield alert(
         "DailyJobLate",
-        f"time() - (max({names.DAILY_DATE.prometheus_name}) or vector(0)) >= {late}",
+        f"time() - (max by ({org}) ({date}) or on () vector(0)) >= {late}",
         why=f"Yesterday is due at {job['hour']}:00 UTC, which is two days and {job['hour']} hours "
         "after the day before yesterday began. No date at all is late, too.",
         to="ticket",
         signal="daily",
-        summary="The nightly job has not delivered yesterday",
-        description="{{ if lt $value 1e9 }}The newest day of data began <age> ago{{ else }}There "
-        f"is no day of data{{{{ end }}}}. Yesterday was due at {job['hour']}:00 UTC.",
-        places={"age": "{{ $value | humanizeDuration }}"},
-        labels=(),
+        summary="The nightly job has not delivered yesterday<organisation>",
+        description="{{ if lt $value 1e9 }}The newest day of data<organisation> began <age> ago"
+        "{{ else }}There is no day of data{{ end }}. Yesterday was due at "
+        f"{job['hour']}:00 UTC.",
+        places={
+            "age": "{{ $value | humanizeDuration }}",
+            "organisation": f"{{{{ with $labels.{org} }}}} of {ORGANISATION}{{{{ end }}}}",
+        },
+        labels=(org,),
         hold=job["for"],
     )
     success = names.DAILY_LAST_RUN_SUCCESS.prometheus_name
     yield alert(
         "DailyJobFailed",
-        f"min by (job) ({success}) == 0",
+        f"min by (job, {org}) ({success}) == 0",
         to="ticket",
         signal="daily",
-        summary="The last run of the nightly job failed",
-        description=f"{success} of <job> is <count>.",
-        labels=("job",),
+        summary="The last run of the nightly job failed<organisation>",
+        description="The last run<organisation> failed <ago> ago. Gauges, and as a rule "
+        "tables, still show <day>.",
+        places={
+            "organisation": f"{{{{ with $labels.{org} }}}} for {ORGANISATION}{{{{ end }}}}",
+            "ago": lookup(
+                names.DAILY_LAST_RUN_TIMESTAMP.prometheus_name,
+                ("job", org),
+                "humanizeDuration",
+                otherwise="some time",
+                within="time() - max(%s)",
+            ),
+            # A run that names no organisation has none here, and its figures have one.
+            "day": f"{{{{ if $labels.{org} }}}}{_day(date, (org,))}{{{{ else }}}}"
+            f"{_day(date, ())}{{{{ end }}}}",
+        },
+        labels=("job", org),
         hold=job["for"],
     )
 
@@ -400,8 +443,9 @@ def _pipeline(values: Values, alert: _Maker) -> Iterable[Rule]:
         signal="pipeline",
         summary="<view> of <surface> is not what the counters say",
         description='{{ if eq (printf "%v" $value) "+Inf" }}There is no <view>{{ else }}<view> is '
-        f"<share> away from the counters{{{{ end }}}} on <surface>, over {views['window']}. Alerts "
-        "go by the counters, dashboards show the view.",
+        "<points> away from the counters{{ end }} on <surface>, over "
+        f"{views['window']}. Alerts go by the counters, dashboards show the view.",
+        places={"points": f"{{{{ $value | {POINTS} }}}}"},
         labels=(*OF_SURFACE, "view"),
         hold=views["for"],
     )
@@ -417,7 +461,7 @@ def _pipeline(values: Values, alert: _Maker) -> Iterable[Rule]:
         why="Not where lines are samples, and chance explains it.",
         to="ticket",
         signal="pipeline",
-        summary="Log lines and counters tell of different numbers of decisions",
+        summary="Log lines and counters disagree on the number of decisions",
         description=f"The log lines of the last {window} stand for <share> of the decisions that "
         "were counted.",
         labels=(),

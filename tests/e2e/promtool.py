@@ -31,7 +31,7 @@ PROMTOOLS = [PROMTOOL, *(Path(found) for found in [shutil.which("promtool")] if 
 NAMES = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _Loader, _Dumper = yaml.CSafeLoader, yaml.CSafeDumper
 # Labels that tell alerts of one name apart.
-TOLD_APART = "recsys_namespace, surface, source, view, job, reason, kind, check"
+TOLD_APART = "recsys_namespace, surface, source, view, job, org_id, reason, kind, check"
 
 
 COARSE_MINUTES = 4

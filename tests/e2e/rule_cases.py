@@ -28,6 +28,7 @@ HOME, PDP, CART, SEARCH = map(surface, ("home", "pdp", "cart", "search"))
 DAY = 24 * 60
 SOURCE = '{recsys_namespace="%s",source="collaborative"}'
 JOB = '{job="ranking"}'
+ACME, OTHER = '{org_id="acme"}', '{org_id="other"}'
 OF_RATIOS = (
     "PersonalizationDrop",
     "PersonalizationBelowBaseline",
@@ -502,6 +503,17 @@ DAILY = [
         [firing("DailyJobLate", DUE + after) for after in (0, 14, 15, 16, 30, 60)],
     ),
     Case(
+        "DailyJobLate: of two organisations the one whose newest day is ten days old",
+        {
+            f"personalization_daily_date_seconds{ACME}": flat(10 * 86400, 10),
+            f"personalization_daily_date_seconds{OTHER}": flat(0, 10),
+        },
+        [
+            firing("DailyJobLate", 10 * DAY, OTHER),
+        ],
+        every=2 * DAY,
+    ),
+    Case(
         "DailyJobLate: no day at all is late",
         {"up": flat(1, 700)},
         [firing("DailyJobLate", 54 * 60 + 15, "{}")],
@@ -522,6 +534,18 @@ DAILY = [
             firing("DailyJobFailed", 16, JOB, '{job="two"}'),
             firing("DailyJobFailed", 31, JOB, '{job="two"}'),
             firing("DailyJobFailed", 32, '{job="two"}'),
+        ],
+    ),
+    Case(
+        "DailyJobFailed: by organisation, whatever the runs of others did since",
+        {
+            f"personalization_daily_last_run_success{_pushed(ACME, 'run')}": flat(1, 40),
+            f"personalization_daily_last_run_success{_pushed(OTHER, 'run')}": flat(0, 40),
+        },
+        [
+            firing("DailyJobFailed", 14),
+            firing("DailyJobFailed", 15, _pushed(OTHER, "run")),
+            firing("DailyJobFailed", 40, _pushed(OTHER, "run")),
         ],
     ),
 ]

@@ -361,9 +361,11 @@ def test_the_row_of_telemetry_shows_what_rules_recorded(prometheus):
     assert answer(prometheus, "Malformed traces", labels=("reason",)) == {("unreadable",): 5}
 
 
-def test_the_nightly_job_is_as_old_as_its_newest_day_and_failed_if_one_run_did(prometheus):
-    assert answer(prometheus, "Nightly job", labels=()) == {(): 86400}
-    assert answer(prometheus, "Nightly job", "B", labels=()) == {(): 0}
+def test_the_nightly_job_of_each_organisation_has_its_newest_day_and_its_last_run(prometheus):
+    by_org = {"labels": ("org_id",)}
+    ages = {("acme",): 86400, ("other",): 2 * 86400}
+    assert answer(prometheus, "Nightly job", **by_org) == ages
+    assert answer(prometheus, "Nightly job", "B", **by_org) == {("acme",): 1, ("other",): 0}
 
 
 def test_surfaces_that_an_alert_cannot_judge_are_listed_with_it(prometheus):
@@ -747,21 +749,27 @@ def test_it_is_called_correlation_where_nobody_drew_lots(
     assert {row["reading"] for row in rows} == {reading}
 
 
-def test_the_user_for_grafana_reads_every_table_and_writes_nothing(database):
+def test_the_user_for_grafana_reads_the_tables_of_the_job_and_writes_nothing(database):
     """Those that the job makes later, too: it is made before there is any."""
+    database.run("CREATE ROLE night LOGIN")
     database.run("CREATE DATABASE later")
+    database.run("GRANT CREATE ON DATABASE later TO night")
     script = MONITORING / "grafana" / "reader.sql"
     # psql reads the script, as it does in the container.
     done = subprocess.run(
-        (database._command[0], database.url("later"), "-Xq", "-f", script),
+        (database._command[0], database.url("later"), "-Xq", "-v", "job=night", "-f", script),
         env=os.environ | {"RECSYS_POSTGRES_PASSWORD": "it's a secret"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    with open_warehouse(database.url("later")) as opened:
+    with open_warehouse(database.url("later").replace("postgres@", "night@")) as opened:
         opened.replace(day_tables(DAYS[0]))
+    with psycopg.connect(database.url("later")) as owner:
+        owner.execute("CREATE TABLE rec_decisions AS SELECT 'u-1' AS user_hash")
+        owner.execute("CREATE SCHEMA shop")
+        owner.execute("CREATE TABLE shop.customers AS SELECT 'a name' AS name")
     reader = Warehouse(database.url("later").replace("postgres@", "grafana@"))
     for one in SQL:
         assert isinstance(reader.panel(one.panel), list)
@@ -770,6 +778,8 @@ def test_the_user_for_grafana_reads_every_table_and_writes_nothing(database):
         "DELETE FROM experiments.blend_weights_daily RETURNING day",
         "UPDATE analytics.personalization_daily SET users = 0 RETURNING day",
         "CREATE TABLE experiments.mine AS SELECT 1",
+        "SELECT * FROM rec_decisions",
+        "SELECT * FROM shop.customers",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             reader.rows(wrong)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from monitoring.prometheus.build import build
-from monitoring.prometheus.recording import EFFECTIVE, PERSONALIZED
+from monitoring.prometheus.recording import EFFECTIVE, PERSONALIZED, VIEW_DIFFERENCE
 from monitoring.prometheus.values import load
 from tests.e2e.promtool import PROMTOOLS, Case, failures, firing, flat, surface
 from tests.e2e.record_cases import RECORD_CASES
@@ -18,6 +18,7 @@ from tests.e2e.service_cases import SERVICE_CASES
 
 VALUES = load()
 RULES = build(VALUES)
+RUNBOOK = VALUES["links"]["runbook"].replace("{alert}", "{}")
 OWN_RULES = build(VALUES | {key: VALUES[key] | own for key, own in OWN_VALUES.items()})
 ALERTS = [
     rule["alert"]
@@ -75,8 +76,6 @@ def test_every_alert_is_seen_firing_and_silent(alert):
 
 def test_a_page_says_what_is_wrong_since_when_and_where_to_look(promtool, tmp_path):
     """With names that have to be quoted."""
-    for name, text in RULES.items():
-        (tmp_path / name).write_text(text)
     labels = {"recsys_namespace": "shop eu", "surface": 'the "home"'}
     series = r'{recsys_namespace="shop eu",surface="the \"home\""}'
     texts = {
@@ -86,25 +85,90 @@ def test_a_page_says_what_is_wrong_since_when_and_where_to_look(promtool, tmp_pa
         "since": "1970-01-01 00:10:00 +0000 UTC",
         "dashboard_url": "https://grafana.example.com/d/personalization"
         "?var-namespace=shop+eu&var-surface=the+%22home%22",
-        "runbook_url": "https://docs.example.com/otel-personalization/runbooks/PersonalizationDrop.md",
+        "runbook_url": RUNBOOK.format("PersonalizationDrop"),
     }
     page = {"severity": "page", "channel": "recsys-rotation", "signal": "ratio"}
+    put_in = {
+        PERSONALIZED + ":ratio_judged" + series: "0.9x9 0.5x20",
+        EFFECTIVE + "2h" + series: "1000x30",
+    }
+    expected = {"exp_labels": labels | page, "exp_annotations": texts}
+    check_texts("PersonalizationDrop", "20m", put_in, [expected], tmp_path, promtool=promtool)
+
+
+def test_a_ticket_about_the_nightly_job_says_of_which_organisation_since_when(promtool, tmp_path):
+    """One whose last run was three hours ago, and a run for none in particular, of an hour ago."""
+    ticket = {"severity": "ticket", "channel": "recsys-tickets", "signal": "daily"}
+    run, name = {"job": "run"}, 'the "first"'
+    of_run = r'{job="run",org_id="the \"first\""}'
+    put_in = {
+        f"personalization_daily_last_run_success{of_run}": "0x6000",
+        f"personalization_daily_last_run_timestamp_seconds{of_run}": f"{4 * 86400 - 3 * 3600}x6000",
+        r'personalization_daily_date_seconds{org_id="the \"first\""}': "86400x6000",
+        'personalization_daily_last_run_success{job="run"}': "0x6000",
+        'personalization_daily_last_run_timestamp_seconds{job="run"}': f"{4 * 86400 - 3600}x6000",
+        'personalization_daily_date_seconds{org_id="second"}': "172800x6000",
+    }
+    links = {
+        "dashboard_url": "https://grafana.example.com/d/personalization",
+        "since": "1970-01-01 00:00:00 +0000 UTC",
+    }
+
+    def failed(labels, of, ago, day):
+        texts = {
+            "summary": f"The last run of the nightly job failed{of}",
+            "description": f"The last run{of} failed {ago} ago. Gauges, and as a rule tables, "
+            f"still show {day}.",
+            "runbook_url": RUNBOOK.format("DailyJobFailed"),
+        }
+        return {"exp_labels": labels | ticket, "exp_annotations": links | texts}
+
+    of_first, of_none = run | {"org_id": name}, run
+    expected = [
+        failed(of_first, f" for organisation {name}", "3h 0m 0s", "1970-01-02"),
+        failed(of_none, "", "1h 0m 0s", "1970-01-03"),
+    ]
+    check_texts("DailyJobFailed", "4d", put_in, expected, tmp_path, promtool=promtool)
+    late = {
+        "summary": f"The nightly job has not delivered yesterday of organisation {name}",
+        "description": f"The newest day of data of organisation {name} began 3d 0h 0m 0s ago. "
+        "Yesterday was due at 6:00 UTC.",
+        "since": "1970-01-04 06:00:00 +0000 UTC",
+        "runbook_url": RUNBOOK.format("DailyJobLate"),
+    }
+    expected = [{"exp_labels": ticket | {"org_id": name}, "exp_annotations": links | late}]
+    check_texts("DailyJobLate", "4d", put_in, expected, tmp_path, promtool=promtool)
+
+
+def test_a_view_that_is_off_is_so_by_points(promtool, tmp_path):
+    labels = {"recsys_namespace": "shop", "surface": "home", "view": "reason_coverage_rate"}
+    ticket = {"severity": "ticket", "channel": "recsys-tickets", "signal": "pipeline"}
+    selector = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    texts = {
+        "summary": "reason_coverage_rate of shop/home is not what the counters say",
+        "description": "reason_coverage_rate is 3 percentage points away from the counters on "
+        "shop/home, over 1h. Alerts go by the counters, dashboards show the view.",
+        "since": "1970-01-01 00:00:00 +0000 UTC",
+        "dashboard_url": "https://grafana.example.com/d/personalization"
+        "?var-namespace=shop&var-surface=home",
+        "runbook_url": RUNBOOK.format("ViewDisagrees"),
+    }
+    expected = {"exp_labels": labels | ticket, "exp_annotations": texts}
+    put_in = {f"{VIEW_DIFFERENCE}1h{{{selector}}}": "0.03x60"}
+    check_texts("ViewDisagrees", "40m", put_in, [expected], tmp_path, promtool=promtool)
+
+
+def check_texts(alert, at, put_in, expected, folder, *, promtool) -> None:
+    """At that time the alert fires with these labels and texts, and with no others."""
+    for name, text in RULES.items():
+        (folder / name).write_text(text)
     test = {
         "interval": "1m",
-        "input_series": [
-            {"series": PERSONALIZED + ":ratio_judged" + series, "values": "0.9x9 0.5x20"},
-            {"series": EFFECTIVE + "2h" + series, "values": "1000x30"},
-        ],
-        "alert_rule_test": [
-            {
-                "alertname": "PersonalizationDrop",
-                "eval_time": "20m",
-                "exp_alerts": [{"exp_labels": labels | page, "exp_annotations": texts}],
-            }
-        ],
+        "input_series": [{"series": name, "values": values} for name, values in put_in.items()],
+        "alert_rule_test": [{"alertname": alert, "eval_time": at, "exp_alerts": expected}],
     }
     groups = ["personalization", "personalization.days", "personalization.alerts"]
-    file = tmp_path / "test.yaml"
+    file = folder / "test.yaml"
     content = {
         "rule_files": list(RULES),
         "evaluation_interval": "1m",
