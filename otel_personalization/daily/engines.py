@@ -110,6 +110,13 @@ _FIRST_HALF: Final = _turned("CAST(digest & 18446744073709551615 AS UBIGINT)")
 _SECOND_HALF: Final = _turned("CAST(digest >> 64 AS UBIGINT)")
 
 
+def _of_day(manifest: Manifest) -> str:
+    """A statement of the rows of a snapshot, with their day."""
+    path = glob.escape(str(manifest.data)).replace("'", "''")
+    rows = f"read_parquet('{path}', hive_partitioning = false)"
+    return f"SELECT *, DATE '{manifest.day}' AS day FROM {rows}"
+
+
 class DuckDB(Engine):
     """In this process, on the files of a machine.
 
@@ -154,12 +161,9 @@ class DuckDB(Engine):
         # Of a join, what is written on the right is kept in memory. Left to guess, DuckDB keeps ten
         # million decisions with their items, and has no memory left.
         self._connection.execute("SET disabled_optimizers = 'join_order, build_side_probe_side'")
-        parts = self._connection.from_parquet(
-            [str(manifest.data) for manifest in self._manifests],
-            hive_partitioning=True,
-            union_by_name=True,
-        )
-        parts.filter(
+        # Left to find the days in paths, DuckDB takes any part of one for a column: org_id=x, say.
+        days = self._connection.sql(" UNION ALL BY NAME ".join(map(_of_day, self._manifests)))
+        days.filter(
             duckdb.ColumnExpression("org_id") == duckdb.ConstantExpression(self._org_id)
         ).create_view("stored")
         return self
@@ -179,7 +183,8 @@ class DuckDB(Engine):
             ) from None
 
     def add(self, name: str, file: Path) -> None:
-        self._connection.from_parquet(glob.escape(str(file))).create_view(name)
+        rows = self._connection.from_parquet(glob.escape(str(file)), hive_partitioning=False)
+        rows.create_view(name)
 
     def make(self, name: str, **parameters: object) -> None:
         self._connection.execute(f"CREATE TABLE {name} AS {self._text(name, parameters)}")

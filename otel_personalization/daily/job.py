@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from otel_personalization.daily.engines import Engine
+from otel_personalization.daily.engines import Engine, EngineError
 from otel_personalization.daily.lines import DAMAGED, NO_JSON
 from otel_personalization.daily.measures import MOST_USERS, Exposure, Lists, Settings, Totals
 from otel_personalization.daily.outcomes import (
@@ -114,6 +114,9 @@ def compute(
         manifests: of those snapshots.
         tell: is told what is being done.
         outcomes: what became of served items, on this day or another.
+
+    Raises:
+        EngineError: the engine counted other decisions than the snapshot of the day has.
     """
     history = run.history_of(manifests.values())
     parameters: dict[str, object] = {
@@ -150,6 +153,13 @@ def compute(
         return engine.query(name, **parameters)
 
     rows = _Rows(engine, run, outcomes, read, tell)
+    quality = _quality(engine, run, manifests[run.day], len(history), rows.outcome_quality)
+    stored = manifests[run.day].organisations.get(run.org_id, 0)
+    if quality.decisions + quality.repeated != stored:
+        raise EngineError(
+            f"of {run.day} {quality.decisions + quality.repeated:,} decisions were counted, and "
+            f"its manifest has {stored:,}; make the snapshot again"
+        )
     return DayTables(
         run.day,
         run.org_id,
@@ -171,7 +181,7 @@ def compute(
             ),
             BLEND_WEIGHTS_DAILY.qualified_name: rows.blend_weights(),
         },
-        _quality(engine, run, manifests[run.day], len(history), rows.outcome_quality),
+        quality,
     )
 
 

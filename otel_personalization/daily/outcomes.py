@@ -165,7 +165,10 @@ def _rows(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[pa.Tabl
     """The rows of a Parquet file, as text."""
     try:
         table = connection.from_parquet(
-            glob.escape(str(file)), file_row_number=True, binary_as_string=True
+            glob.escape(str(file)),
+            file_row_number=True,
+            binary_as_string=True,
+            hive_partitioning=False,  # or a folder item_id=x would be the item of every row
         )
         missing = [name for name in SCHEMA.names if name not in table.columns]
         if missing:

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from otel_personalization.cli import app
 from otel_personalization.daily.snapshot import days_of, read_manifest
+from otel_personalization.daily.tables import TABLES
 from tests.conftest import DATA
 from tests.daily import oracle
 from tests.daily.comparison import differences_of_rows
@@ -103,6 +105,32 @@ def test_a_surface_called_all_is_one_row_with_one_called_all_():
     )
     rows = rows_of("analytics.personalization_daily")
     assert {row["surface"]: row["decisions"] for row in rows} == {"all": 3, "all_": 2, "home": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["org_id=o2", "surface=zz", "day=2020-01-01/x", "ordinal=1", "a[1]", "a*", "it's"]
+)
+def test_a_folder_may_have_any_name_and_gives_the_same_rows(name, folder):
+    """No part of a path is taken for a column, nor for a pattern of names."""
+    for place in ("a1", "ab", name):  # the patterns are those of the others
+        run("snapshot", "--from", SAMPLE, "--to", place)
+    daily("--day", DAY, "--traces", "a1", "--warehouse", "a1.duckdb")
+    daily("--day", DAY, "--traces", folder / name)
+    for table in TABLES:
+        rows = rows_of(table.qualified_name)
+        assert rows
+        assert rows == rows_of(table.qualified_name, Path("a1.duckdb"))
+
+
+@pytest.mark.parametrize("name", ["org_id=o2", "surface=zz", "item_id=zz"])
+def test_temporary_files_may_be_in_a_folder_of_any_name(name, folder, monkeypatch):
+    (folder / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / name))
+    outcome = {"decision_id": "d", "item_id": "a", "type": "impression"}
+    outcomes = file_of(json.dumps(outcome), name="outcomes.ndjson")
+    daily("--day", DAY, "--traces", file_of(trace()), "--outcomes", outcomes)
+    rows = rows_of("experiments.blend_weights_daily")
+    assert {(row["surface"], row["impressions"]) for row in rows} == {("home", 1), ("all", 1)}
 
 
 def test_stages_are_those_that_the_service_is_set_to(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import cycle
 from pathlib import Path
@@ -11,6 +12,7 @@ from random import Random
 
 import pytest
 
+from otel_personalization.daily.engines import EngineError
 from otel_personalization.daily.job import Run
 from tests.conftest import DATA, recording
 from tests.daily import hostile, oracle
@@ -115,6 +117,15 @@ def test_each_rule_is_counted_where_it_told_a_decision_apart(tmp_path):
     found = computed(snapshots(lines, tmp_path), Run(day, "unknown")).quality
     assert found.cohort_rules == {"history": 2, "extras": 2, "unknown": 1}
     assert found.device_rules == {"bucket_key": 1, "extras": 2, "unknown": 2}
+
+
+def test_other_decisions_than_the_manifest_has_are_an_error_and_no_day(tmp_path):
+    manifests = snapshots(lines_of(SAMPLE), tmp_path)
+    day = max(manifests)
+    ((org_id, rows),) = manifests[day].organisations.items()
+    manifests[day] = replace(manifests[day], organisations={org_id: rows + 1})
+    with pytest.raises(EngineError, match=rf"{day} {rows} decisions were counted, and {rows + 1} "):
+        computed(manifests, Run(day, org_id))
 
 
 def test_only_days_within_the_history_window_make_a_user_return(tmp_path):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -485,6 +486,15 @@ def test_no_bytes_break_the_reader(lines):
     with TemporaryDirectory() as folder:
         rows, problems, _ = read([b"", *lines], Path(folder))  # so that it is no Parquet file
     assert len(rows) + sum(problems.values()) <= len(lines)
+
+
+def test_a_parquet_file_is_read_by_its_columns_and_not_by_its_path(tmp_path):
+    folder = tmp_path / "item_id=b" / "type=click"
+    folder.mkdir(parents=True)
+    row = {"decision_id": "d", "item_id": "a", "type": "impression"}
+    pq.write_table(pa.Table.from_pylist([row]), folder / "outcomes.parquet")
+    found = read_outcomes([folder / "outcomes.parquet"], tmp_path / "read.parquet")
+    assert pq.ParquetFile(found.data).read().to_pylist() == [row]
 
 
 def test_gzip_and_parquet_are_known_by_content_and_read_together(tmp_path):

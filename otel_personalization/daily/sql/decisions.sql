@@ -5,7 +5,8 @@
 --      The variable shape has the parts of a trace that are read, and their types; what is of
 --      another type is null. Texts, flags and counts are JSON, which tells 1 from "1"; ids are text.
 --      space has the white space to trim, stages the keys of candidate_sources that are no sources,
---      most_candidates the largest count that is believed, trace_fields what no trace has none of.
+--      most_candidates the largest count that is believed, trace_fields those of which a trace has
+--      one at least.
 -- Out: a row for each line.
 WITH parsed AS (
     SELECT ordinal, line, try(json_transform(line, getvariable('shape'))) AS trace
