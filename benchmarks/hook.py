@@ -49,6 +49,8 @@ def cost(lines: list[bytes]) -> Iterator[Figure]:
             return lambda trace: tracer.finalize(trace)  # noqa: PLW0108  # the lookup is timed, too
 
         with span():
+            adds = [seconds(add, [None], 8000) * 1e6 for _ in range(ROUNDS)]
+            yield figure(f"one add; {where}", adds, " µs")
             for what, traces, times, limit in cases:
                 ratios: dict[Tracer, list[float]] = {ours: [], theirs: []}
                 for _ in range(ROUNDS):

@@ -39,6 +39,9 @@ def main() -> None:
     for row, (name, totals) in enumerate(TOTALS.items()):
         y = 110 + 90 * row
         parts.append(_text(20, y - 12, name, fill=FAINT))
+        first = next(column for column, total in enumerate(totals) if total)
+        said = "the 0 that it reports first" if first else "last total of the window before"
+        parts.append(_text(20 + 88 * first, y + 52, f"↑ {said}", fill=FAINT))
         for column, total in enumerate(totals):
             said = f"{total[0]} / {total[1]}" if total else "-"
             parts += _box(20 + 88 * column, y, 80, said, faint=total is None)

@@ -57,7 +57,7 @@ class Night:
     @property
     def command(self) -> str:
         """As it is typed."""
-        return " ".join(["otel-personalization", *self._command])
+        return " ".join([program(), *self._command])
 
     def table(self) -> Table:
         """A few of its figures, by surface."""
@@ -96,3 +96,10 @@ def _interval(row: dict[str, Any]) -> str:
     mean, lower, upper = (row[f"jaccard_mean{end}"] for end in ("", "_lower", "_upper"))
     between = "" if lower is None else f" ({lower:.1%} to {upper:.1%})"
     return _percent(mean) + between
+
+
+def program() -> str:
+    """The command line as it can be called from here: `make demo` activates no environment."""
+    path = Path(sys.executable).with_name("otel-personalization")
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

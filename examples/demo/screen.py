@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.demo.backend import Backend, Pair
-from examples.demo.nightly import Night
+from examples.demo.nightly import Night, program
 from examples.ranking_service.traffic import Tally
 from otel_personalization.cli import table_of
 from otel_personalization.conventions import DECISION_COUNTERS, OUTCOME_COUNTERS
@@ -119,7 +119,7 @@ def show(run: Run, night: Night, console: Console) -> bool:
         f"The nightly report:       {night.report}\n"
         f"The files of this run:    {run.folder}: traces/, outcomes.ndjson, decisions.log,\n"
         f"                          {night.warehouse.name}\n"
-        f"Count them again:         otel-personalization replay {run.snapshots[0]}\n"
+        f"Count them again:         {program()} replay {run.snapshots[0]}\n"
         "The service, to run it:   examples/ranking_service/README.md\n"
         "Your own service:         PersonalizationInstrumentor().instrument("
         'target="your.module:DecisionTracer.finalize")\n'
