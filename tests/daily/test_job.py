@@ -124,7 +124,9 @@ def test_other_decisions_than_the_manifest_has_are_an_error_and_no_day(tmp_path)
     day = max(manifests)
     ((org_id, rows),) = manifests[day].organisations.items()
     manifests[day] = replace(manifests[day], organisations={org_id: rows + 1})
-    with pytest.raises(EngineError, match=rf"{day} {rows} decisions were counted, and {rows + 1} "):
+    with pytest.raises(
+        EngineError, match=rf"{rows} decisions were counted, and its manifest has {rows + 1};"
+    ):
         computed(manifests, Run(day, org_id))
 
 
