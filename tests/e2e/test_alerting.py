@@ -234,7 +234,7 @@ def test_a_drop_pages_and_resolves_and_what_it_explains_stays_silent(alerting, m
         "#recsys-rotation: Personalised share of shop_eu/home is "
     )
     assert (page["payload"]["severity"], page["payload"]["source"]) == ("critical", HOME)
-    assert page["links"][0]["href"].endswith("/PersonalizationDrop.md")
+    assert page["links"][0]["href"].endswith("/PersonalizationDrop.html")
     assert page["client_url"].endswith("?var-namespace=shop_eu&var-surface=home")
     firing = page["payload"]["custom_details"]["firing"]
     assert re.search(
