@@ -250,8 +250,8 @@ def _provider() -> Iterator[Finding]:
         )
 
 
-def _endpoint_of(collector: str | None) -> tuple[str, str]:
-    """Where points go, and what says so."""
+def _endpoint_of(collector: str | None) -> tuple[str, str, str]:
+    """Where points go, what says so, and what makes them go elsewhere."""
     variable = next((name for name in _ENDPOINT_VARIABLES if os.environ.get(name)), None)
     grpc = "grpc" in (
         os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
@@ -260,16 +260,17 @@ def _endpoint_of(collector: str | None) -> tuple[str, str]:
     )
     default = "http://localhost:4317" if grpc else "http://localhost:4318"
     if collector:
-        return collector, "--collector"
+        return collector, "--collector", "name another"
     provider: Any = get_meter_provider()
     given: str | None = getattr(provider, "endpoint", None)
     if given:
-        return given, "endpoint="
-    return os.environ[variable] if variable else default, variable or "by default"
+        return given, "endpoint=", "name another"
+    url = os.environ[variable] if variable else default
+    return url, variable or "by default", "set OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def _endpoint(collector: str | None) -> Iterator[Finding]:
-    url, by = _endpoint_of(collector)
+    url, by, remedy = _endpoint_of(collector)
     said = f"OTLP endpoint {without_credentials(url, url)} ({by})"
     try:
         parts = urlsplit(url if "://" in url else f"//{url}")
@@ -280,12 +281,7 @@ def _endpoint(collector: str | None) -> Iterator[Finding]:
         yield Finding(
             Level.PROBLEM,
             f"{said}: it cannot be reached: {error}",
-            "start a Collector there, or "
-            + (
-                "name another"
-                if by in {"--collector", "endpoint="}
-                else "set OTEL_EXPORTER_OTLP_ENDPOINT"
-            ),
+            f"start a Collector there, or {remedy}",
         )
 
 
@@ -400,7 +396,7 @@ def send_decisions(
     elif is_taken:
         yield Finding(Level.FINE, f"{what} of namespace {DOCTOR_NAMESPACE} {was} sent and accepted")
     else:
-        url, _ = _endpoint_of(collector)
+        url, *_ = _endpoint_of(collector)
         reason = "".join(f": {without_credentials(line, url)}" for line in said[:1])
         yield Finding(
             Level.PROBLEM,

@@ -248,10 +248,9 @@ class PersonalizationHook:
         Raises:
             Exception: the fault itself, under ``debug``.
         """
-        self._totals.add_internal_error(kind)
-        if self._debug:
-            raise error
-        self._warner.warn(
+        self._note_fault(
+            kind,
+            error,
             kind.value,
             "A decision was not %s, for an error inside otel-personalization (%s): %r. The "
             "request was not affected. OTEL_PERSONALIZATION_DEBUG=true raises such errors.",
@@ -261,6 +260,14 @@ class PersonalizationHook:
         )
 
     # --- for ourselves ------------------------------------------------------------------------
+
+    def _note_fault(
+        self, kind: InternalErrorKind, error: Exception, warning: str, message: str, *args: object
+    ) -> None:
+        self._totals.add_internal_error(kind)
+        if self._debug:
+            raise error
+        self._warner.warn(warning, message, *args)
 
     def _refuse(self, reason: MalformedReason) -> None:
         self._totals.add_malformed_trace(reason)
@@ -289,18 +296,16 @@ class PersonalizationHook:
     def _record_outcomes(
         self, namespace: str, surface: str, *, impressions: object = 0, clicks: object = 0
     ) -> None:
-        counts = count_of(impressions), count_of(clicks)
-        if counts[0] is None or counts[1] is None:
-            self._totals.add_internal_error(InternalErrorKind.RECORD)
+        impressions, clicks = count_of(impressions), count_of(clicks)
+        if impressions is None or clicks is None:
             wrong = ValueError(
                 f"impressions and clicks are whole numbers of 0 to {MAX_CANDIDATES:,}"
             )
-            if self._debug:
-                raise wrong
-            self._warner.warn("outcomes", "Impressions or clicks were not counted: %r.", wrong)
+            said = "Impressions or clicks were not counted: %r."
+            self._note_fault(InternalErrorKind.RECORD, wrong, "outcomes", said, wrong)
             return
         self._totals.add_outcomes(
-            namespace_of(namespace), surface_of(surface), impressions=counts[0], clicks=counts[1]
+            namespace_of(namespace), surface_of(surface), impressions=impressions, clicks=clicks
         )
 
 
@@ -340,7 +345,10 @@ def _takes_a_dict(kind: Any) -> bool:
             # Alone: other fields may be of types that only a type checker knows.
             alone = {"extras": owner.__annotations__["extras"]}
             of_alone = {"__module__": owner.__module__, "__annotations__": alone}
-            annotation = get_type_hints(type("", (), of_alone))["extras"]
+            try:
+                annotation = get_type_hints(type("", (), of_alone))["extras"]
+            except Exception:  # here, since what raises is not cached
+                return False
             break
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     plain = [get_origin(part) or part for part in parts]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from _thread import LockType, allocate_lock, start_new_thread
 from time import monotonic
 from typing import Any, Final
+
+from otel_personalization.forks import call_in_children
 
 INTERVAL_SECONDS: Final = 60.0
 
@@ -24,7 +25,7 @@ class Warner:
         self._warned: dict[str, float] = {}
         self._saying: dict[str, LockType] = {}
         """Of each kind: taken as long as its last warning has not been logged."""
-        self._process = os.getpid()
+        call_in_children(self._forget_what_is_said)
 
     def warn(self, kind: str, message: str, *args: object, exc_info: bool = False) -> None:
         """Log a warning, unless there was one of this kind within the last minute.
@@ -38,9 +39,6 @@ class Warner:
         now = monotonic()
         if now - self._warned.get(kind, -INTERVAL_SECONDS) < INTERVAL_SECONDS:
             return
-        if self._process != os.getpid():  # in a child: nobody is left to open what was taken
-            self._process = os.getpid()
-            self._saying = {}
         if kind in self._saying and self._saying[kind].locked():
             return  # a handler of the host's hangs; one thread that waits for it is enough
         self._warned[kind] = now
@@ -65,6 +63,9 @@ class Warner:
         for saying in list(self._saying.values()):
             if saying.acquire(timeout=max(0.0, until - monotonic())):
                 saying.release()
+
+    def _forget_what_is_said(self) -> None:
+        self._saying = {}  # nobody is left to open what was taken
 
     def _log(self, message: str, args: tuple[object, ...], exc_info: Any, saying: LockType) -> None:
         # A host that configures logging switches off the loggers that it does not name.

@@ -44,6 +44,12 @@ class DecisionTracer:
 
 finalizers = 7
 """
+ELSEWHERE = """
+import os
+from otel_personalization import pipeline
+pipeline.configure("ranking", endpoint=os.environ["RANKING_ENDPOINT"])
+def finalize(): ...
+"""
 INSTRUMENTED = """
 from otel_personalization import PersonalizationInstrumentor, pipeline
 pipeline.configure("ranking")
@@ -64,6 +70,8 @@ def doctor(tmp_path, backend):
     (tmp_path / "ranking" / "tracing.py").write_text(TRACING)
     (tmp_path / "ranking" / "web.py").write_text(TRACING + INSTRUMENTED)
     (tmp_path / "ranking" / "broken.py").write_text("import no_such_module")
+    (tmp_path / "ranking" / "elsewhere.py").write_text(ELSEWHERE)
+    (tmp_path / "ranking" / "program.py").write_text("raise SystemExit(0)")
 
     def run(*arguments: str, zero_code: bool = False, stderr=subprocess.PIPE, **variables: str):
         bin_folder = Path(sys.executable).parent
@@ -144,6 +152,22 @@ def test_a_decision_that_is_sent_arrives(doctor, backend, setup, tmp_path):
     }
     assert says[setup] in out
     assert ("this process is instrumented" in out) == (setup != "none")
+
+
+def test_a_target_that_ends_the_process_as_it_is_imported_is_a_problem(doctor):
+    code, out = doctor("--target", "ranking.program:finalize")
+    assert code == 1
+    assert "ranking.program cannot be imported: SystemExit(0)" in out
+    assert "it can be reached" in out, "what comes after it is checked as well"
+
+
+def test_an_endpoint_that_the_code_gives_is_not_to_be_set_in_the_environment(doctor, closed_port):
+    code, out = doctor(
+        "--target", "ranking.elsewhere:finalize", RANKING_ENDPOINT=f"http://127.0.0.1:{closed_port}"
+    )
+    assert code == 1
+    assert f"OTLP endpoint http://127.0.0.1:{closed_port} (endpoint=): it cannot be reached" in out
+    assert "start a Collector there, or name another" in out
 
 
 def test_an_endpoint_that_is_not_there_is_a_problem(doctor, closed_port):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import threading
+from _thread import start_new_thread
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 import attrs
 import pydantic
@@ -21,6 +24,9 @@ from otel_personalization.totals import Totals
 from otel_personalization.warner import INTERVAL_SECONDS
 from tests.conftest import cells_of
 from tests.test_trace import ANYTHING, TRACES, Bomb, Raises
+
+if TYPE_CHECKING:
+    from decimal import Decimal as OnlyForTypeCheckers
 
 STAMP = {"personalized_items_count": 1, "reason_items_count": 2}
 
@@ -113,7 +119,7 @@ class TypedTrace(pydantic.BaseModel):
 @dataclasses.dataclass
 class UnresolvedTrace:
     final_items: Any
-    extras: "OnlyForTypeCheckers | None" = None  # type: ignore[name-defined]  # noqa: F821, UP037
+    extras: OnlyForTypeCheckers | None = None
 
 
 @pytest.mark.parametrize("kind", [TypedTrace, UnresolvedTrace])
@@ -127,6 +133,20 @@ def test_extras_that_are_absent_become_no_dict_where_the_class_does_not_say_that
     assert counted.personalized_items == 1
 
 
+def test_what_a_class_says_of_its_extras_is_looked_up_once(hook, monkeypatch):
+    asked = []
+
+    def raises(kind: type) -> Any:
+        asked.append(kind)
+        raise NameError
+
+    monkeypatch.setattr("otel_personalization.hook.get_type_hints", raises)
+    kind = dataclasses.make_dataclass("Trace", ["final_items", ("extras", "Unknown", None)])
+    hook.record(kind(items()))
+    hook.record(kind(items()))
+    assert len(asked) == 1
+
+
 class ListedExtras(TypedDict, total=False):
     personalized_items_count: int
     reason_items_count: int
@@ -134,7 +154,14 @@ class ListedExtras(TypedDict, total=False):
 
 @pytest.mark.parametrize(
     "annotation",
-    [Any, object, dict, Optional[dict[str, int]], Mapping[str, int], ListedExtras | None],  # noqa: UP045
+    [
+        Any,
+        object,
+        dict,
+        Optional[dict[str, int]],  # noqa: UP045  # of another type than what is written with |
+        Mapping[str, int],
+        ListedExtras | None,
+    ],
 )
 def test_extras_that_are_absent_become_a_dict_where_the_class_says_that_they_may(hook, annotation):
     kind = dataclasses.make_dataclass("Trace", ["final_items", ("extras", annotation, None)])
@@ -221,6 +248,48 @@ def test_a_malformed_trace_is_counted_and_warned_of_once_a_minute(hook, trace, c
     assert "could not be counted" in caplog.text
     assert counted.malformed_traces == 101
     assert counted.decisions == 0
+
+
+@pytest.fixture
+def hanging(hook, monkeypatch):
+    """A hook whose first warning hangs in the host's logging. Gives the number of threads that
+    say warnings, after another minute and another malformed trace."""
+    now = [1000.0]
+    monkeypatch.setattr("otel_personalization.warner.monotonic", lambda: now[0])
+    started = []
+
+    def starts(*args: Any) -> int:
+        started.append(args)
+        return start_new_thread(*args)
+
+    monkeypatch.setattr("otel_personalization.warner.start_new_thread", starts)
+    end = threading.Event()
+
+    def hangs(_: logging.LogRecord) -> bool:
+        return end.wait(60)
+
+    def after_a_minute() -> int:
+        now[0] += INTERVAL_SECONDS
+        hook.record(None)
+        return len(started)
+
+    logger = logging.getLogger("otel_personalization.hook")
+    logger.addFilter(hangs)
+    assert after_a_minute() == 1
+    yield after_a_minute
+    end.set()
+    logger.removeFilter(hangs)
+
+
+def test_a_handler_that_hangs_gets_one_thread_for_a_kind_of_warning(hanging):
+    assert [hanging() for _ in range(5)] == [1] * 5
+
+
+def test_a_child_warns_although_its_parent_s_handler_hangs(hanging):
+    child = os.fork()
+    if not child:
+        os._exit(hanging())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 def test_an_internal_error_is_counted_and_warned_of_but_not_raised(hook, monkeypatch, caplog):

@@ -188,6 +188,16 @@ def test_a_module_that_is_imported_later_is_instrumented_then(instrument, packag
     assert counted.decisions == 1
 
 
+def test_a_target_that_is_still_being_imported_is_told_as_such(package):
+    package(
+        late_tracing="from otel_personalization import PersonalizationInstrumentor\n"
+        "PersonalizationInstrumentor().instrument(target='late_tracing:finalize')\n"
+        + finalize_source("late")
+    )
+    with pytest.raises(TargetError, match="It is still being imported: call instrument"):
+        importlib.import_module("late_tracing")
+
+
 def test_a_late_target_that_is_not_there_is_one_error_line_and_does_not_stop_the_import(
     instrument, package, caplog
 ):

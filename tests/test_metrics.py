@@ -12,7 +12,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import Counter, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
-from otel_personalization import PersonalizationHook
+from otel_personalization import PersonalizationHook, forks
 from otel_personalization.conventions import COUNTERS
 from otel_personalization.testing import points_of
 from tests.conftest import run_program
@@ -264,6 +264,17 @@ def test_a_provider_that_is_gone_takes_its_thread_along():
     gc.collect()
     own.join(10)
     assert not own.is_alive()
+
+
+def test_nothing_is_left_to_be_called_after_forks_once_a_hook_is_gone():
+    before = set(forks._in_children)
+    _, provider = in_memory()
+    hook = PersonalizationHook(meter_provider=provider)
+    provider.shutdown()
+    assert set(forks._in_children) - before
+    del hook, provider, _
+    gc.collect()
+    assert not set(forks._in_children) - before
 
 
 def test_recording_waits_for_no_collection():

@@ -98,6 +98,7 @@ def test_a_target_that_is_named_twice_is_one():
         ({"surfaces": "home"}, "'home' is no 'namespace/surface', such as 'shop_eu/home'"),
         ({"surfaces": ["a/b/c"]}, "'a/b/c' is no"),
         ({"surfaces": ["/home"]}, "'/home' is no"),
+        ({"surfaces": [5]}, "5 is no 'namespace/surface'"),
         ({"surfaces": [("shop", None)]}, "is no 'namespace/surface'"),
         ({"surfaces": "shop/" + "x" * 65}, "has a name of over 64 characters"),
         ({"surfaces": "shop/\ud800"}, "or one that UTF-8 cannot carry"),

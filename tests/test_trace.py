@@ -832,3 +832,16 @@ def test_what_is_no_timestamp_is_none(ts):
 @pytest.mark.parametrize("ts", ["2026-02-30T00:00:00Z", "yesterday", "0001-01-01T00:00:00+02:00"])
 def test_an_impossible_timestamp_is_none(ts):
     assert read_timestamp({"ts": ts}) is None
+
+
+def test_sources_that_grow_as_they_are_read_are_read():
+    sources: dict[str, Any] = {}
+
+    class Grows:
+        @property
+        def count(self) -> int:
+            sources["late"] = {"count": 1}
+            return 3
+
+    sources["popularity"] = Grows()
+    assert served(candidate_sources=sources).candidates["popularity"] == 3

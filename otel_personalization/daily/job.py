@@ -154,11 +154,12 @@ def compute(
 
     rows = _Rows(engine, run, outcomes, read, tell)
     quality = _quality(engine, run, manifests[run.day], len(history), rows.outcome_quality)
+    counted = quality.decisions + quality.repeated
     stored = manifests[run.day].organisations.get(run.org_id, 0)
-    if quality.decisions + quality.repeated != stored:
+    if counted != stored:
         raise EngineError(
-            f"of {run.day} {quality.decisions + quality.repeated:,} decisions were counted, and "
-            f"its manifest has {stored:,}; make the snapshot again"
+            f"of {run.day} {counted:,} decisions were counted, and its manifest has {stored:,}; "
+            "make the snapshot again"
         )
     return DayTables(
         run.day,

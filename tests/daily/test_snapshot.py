@@ -39,7 +39,7 @@ from otel_personalization.daily.snapshot import (
     write,
 )
 from otel_personalization.ndjson import Problem
-from otel_personalization.trace import Decision, read_decision, read_timestamp
+from otel_personalization.trace import TRACE_FIELDS, Decision, read_decision, read_timestamp
 from tests.conftest import DATA, cells_of, read_ndjson, recording
 
 SAMPLE = DATA / "traces.ndjson.gz"
@@ -251,6 +251,19 @@ def test_what_is_no_decision_is_told_by_file_and_line_and_counted_on_its_day(tmp
     assert by_line[6] == "malformed: items_not_a_list (decision_id 'bad')"
     assert by_line[8] == "no readable ts: it belongs to no day (decision_id 'd')"
     assert read_manifest(tmp_path / "snapshots", DAY) == manifests[DAY]
+
+
+def test_what_has_no_field_of_a_trace_is_no_trace_as_for_the_hook(tmp_path):
+    alike = [{}, {"level": "info"}, *({name: None} for name in TRACE_FIELDS)]
+    lines = [{"ts": "2026-11-21T00:00:00Z", **fields} for fields in alike]
+    path = file_of(tmp_path / "traces", *(json.dumps(line).encode() for line in lines))
+    manifest = write(FileLines([path]), tmp_path / "snapshots")[DAY]
+    assert manifest.problems == {MalformedReason.NOT_A_TRACE: 2}
+    assert manifest.rows == len(TRACE_FIELDS)
+    read = [read_decision(line) for line in lines]
+    assert [one for one in read if not isinstance(one, Decision)] == 2 * [
+        MalformedReason.NOT_A_TRACE
+    ]
 
 
 def test_other_days_than_those_asked_for_are_counted_and_no_problem(tmp_path):
