@@ -66,6 +66,8 @@ def url_such_as(example: str) -> Callable[[str | None], str | None]:
 def writing(asked: Path | str, *unfinished: Path) -> Iterator[None]:
     """Errors of writing name the file as it was asked for, and say what to do.
 
+    Those of other files, such as one within a folder that was asked for, stay as they are.
+
     Args:
         asked: the file, or what else it is called.
         unfinished: what it is called until it is whole.

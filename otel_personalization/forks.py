@@ -6,6 +6,7 @@ import inspect
 import multiprocessing
 import multiprocessing.util
 import os
+import traceback
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,10 @@ def _forget(reference: weakref.WeakMethod[Callable[[], None]]) -> None:
 def _call_in_child() -> None:
     for reference in list(_in_children):
         if (method := reference()) is not None:
-            method()
+            try:
+                method()
+            except Exception:  # the others are to be called all the same
+                traceback.print_exc()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks

@@ -18,8 +18,10 @@ or, which leaves the function as it is::
 
 from __future__ import annotations
 
+import builtins
 import logging
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from functools import lru_cache
 from time import monotonic
@@ -301,8 +303,13 @@ class PersonalizationHook:
             wrong = ValueError(
                 f"impressions and clicks are whole numbers of 0 to {MAX_CANDIDATES:,}"
             )
-            said = "Impressions or clicks were not counted: %r."
-            self._note_fault(InternalErrorKind.RECORD, wrong, "outcomes", said, wrong)
+            self._note_fault(
+                InternalErrorKind.RECORD,
+                wrong,
+                "outcomes",
+                "Impressions or clicks were not counted: %r.",
+                wrong,
+            )
             return
         self._totals.add_outcomes(
             namespace_of(namespace), surface_of(surface), impressions=impressions, clicks=clicks
@@ -342,17 +349,34 @@ def _takes_a_dict(kind: Any) -> bool:
     annotation: Any = Any
     for owner in kind.__mro__:
         if "extras" in getattr(owner, "__annotations__", ()):
-            # Alone: other fields may be of types that only a type checker knows.
-            alone = {"extras": owner.__annotations__["extras"]}
-            of_alone = {"__module__": owner.__module__, "__annotations__": alone}
-            try:
-                annotation = get_type_hints(type("", (), of_alone))["extras"]
-            except Exception:  # here, since what raises is not cached
-                return False
+            annotation = _evaluated(owner.__annotations__["extras"], owner.__module__)
             break
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     plain = [get_origin(part) or part for part in parts]
     return any(
-        part in (Any, object) or (isinstance(part, type) and issubclass(part, Mapping))
+        part is Any
+        or (isinstance(part, type) and (issubclass(part, Mapping) or issubclass(dict, part)))
         for part in plain
     )
+
+
+def _evaluated(annotation: Any, module: str) -> Any:
+    """What an annotation says; of names that only a type checker knows, nothing."""
+    names = _Names(vars(builtins) | vars(sys.modules[module]))
+    alone = type("", (), {"__module__": module, "__annotations__": {"extras": annotation}})
+    try:
+        return get_type_hints(alone, localns=names)["extras"]
+    except Exception:
+        return _Unknown
+
+
+class _Unknown:
+    """A type that only a type checker knows."""
+
+    def __class_getitem__(cls, _: Any) -> type[_Unknown]:
+        return cls
+
+
+class _Names(dict[str, Any]):
+    def __missing__(self, _: str) -> Any:
+        return _Unknown

@@ -110,11 +110,13 @@ def note_export(provider: MeterProvider, *, has_arrived: bool) -> None:
         instruments.note_export(has_arrived=has_arrived)
 
 
-def note_end(provider: MeterProvider, *, has_arrived: bool) -> None:
-    """Tell the instruments of a provider, if there are any, that it exports nothing any more."""
+def export_last(provider: MeterProvider, export: Callable[[], bool]) -> None:
+    """Have a provider export for the last time. See `Instruments.export_last`."""
     instruments = _registry.get(provider)
-    if instruments is not None:
-        instruments.note_end(has_arrived=has_arrived)
+    if instruments is None:
+        export()
+    else:
+        instruments.export_last(export)
 
 
 def finish_process(timeout: float) -> None:
@@ -156,6 +158,8 @@ class Instruments:
         self._created = False
         self._flusher: _Flusher | None = None
         self._exiting = False
+        self._arrived: Snapshot | None = None
+        """What had arrived when the provider ended, nothing if that is not known; None before."""
         # Until a provider is set, the global one is a proxy of the API.
         self._is_proxy = provider is get_meter_provider() and not is_of_an_sdk(provider)
         self._belongs_to(provider)
@@ -171,9 +175,6 @@ class Instruments:
         """Whether the last flush of a process that ends was in vain: none waits for one again."""
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
-        self._has_ended = False
-        self._arrived: Snapshot | None = None
-        """Where it has ended: what arrived; None where that is not known."""
         self._observed: set[Counter] = set()
         self._led: set[tuple[Counter, LabelSet]] = set()
         """Series whose 0 was reported, by the first counter of their group and their labels."""
@@ -305,10 +306,14 @@ class Instruments:
                 self._led -= self._led_lately
             self._led_lately.clear()
 
-    def note_end(self, *, has_arrived: bool) -> None:
-        """Be told that nothing is exported any more, and whether all arrived until now."""
-        self._has_ended = True
-        self._arrived = self.totals.snapshot() if has_arrived else None
+    def export_last(self, export: Callable[[], bool]) -> None:
+        """Have all exported that was counted until now, by a provider that then ends.
+
+        Args:
+            export: does it, and says whether it arrived.
+        """
+        counted = self.totals.snapshot()
+        self._arrived = counted if export() else {}
 
     def hides_growth(self) -> bool:
         """Whether the next collection would report 0 for something that was counted."""
@@ -334,7 +339,7 @@ class Instruments:
             Whether it was done in time; False, too, where there is no SDK to do it. Only a provider
             of `pipeline.configure` tells whether the backend took it.
         """
-        if self._has_ended:
+        if self._arrived is not None:
             return self.totals.snapshot() == self._arrived
 
         def collect_and_export() -> None:
@@ -387,6 +392,8 @@ class Instruments:
 
     def _after_fork_in_child(self) -> None:
         self._start_from_nothing()
+        if self._arrived is not None:
+            self._arrived = {}
         if self._flusher is None:
             return  # no SDK yet: the proxies' instruments are as good here as there
         self._generation += 1

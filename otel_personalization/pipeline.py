@@ -31,10 +31,10 @@ from otel_personalization.conventions import SCOPE_NAME
 from otel_personalization.forks import call_in_children
 from otel_personalization.meters import PerProcess, PerProcessMeter
 from otel_personalization.metrics import (
+    export_last,
     instruments_of,
     is_of_an_sdk,
     is_worth_a_wait,
-    note_end,
     note_export,
 )
 from otel_personalization.settings import NONE
@@ -227,9 +227,8 @@ class Pipeline(MeterProvider):
     def shutdown(self, timeout_millis: float = 5_000) -> None:
         """Export everything, and end. What is counted later is not exported any more."""
         if not self._shut_down:
-            has_arrived = self.force_flush(timeout_millis / 2)
+            export_last(self, lambda: self.force_flush(timeout_millis / 2))
             self._shut_down = True
-            note_end(self, has_arrived=has_arrived)
             self._sdk_provider().shutdown(timeout_millis / 2)
 
     def _sdk_provider(self) -> SdkMeterProvider:
@@ -295,7 +294,14 @@ class Pipeline(MeterProvider):
         if not self._shut_down:
             self._shut_down = True
             waits = self._has_other_meters or is_worth_a_wait(self)
-            self._sdk_provider().shutdown(_SHUTDOWN_MILLIS if waits else _BRIEF_SHUTDOWN_MILLIS)
+            millis = _SHUTDOWN_MILLIS if waits else _BRIEF_SHUTDOWN_MILLIS
+
+            def export() -> bool:
+                self._export_failed = False
+                self._sdk_provider().shutdown(millis)
+                return not self._export_failed
+
+            export_last(self, export)
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()

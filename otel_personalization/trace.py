@@ -501,9 +501,9 @@ def _plain_trace(trace: Any) -> dict[str, Any] | MalformedReason:
         is_there = name in trace if isinstance(trace, Mapping) else value is not None
         if is_there and not (name == "items" and callable(value)):
             plain[name] = value
-    # Of an object, whose fields are all None, the one tells that it is a trace, and an empty one.
-    if not plain and not isinstance(trace, Mapping) and hasattr(trace, "final_items"):
-        plain["final_items"] = None
+    if not plain and not isinstance(trace, Mapping):  # nor has it any, or they are all None
+        fields = (name for name in TRACE_FIELDS if hasattr(trace, name))
+        plain = {name: None for name in fields if not callable(getattr(trace, name))}
     if plain.get("items" if _is_response(plain) else "final_items") is _UNREADABLE:
         return MalformedReason.UNREADABLE
     return plain

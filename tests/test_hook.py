@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from _thread import start_new_thread
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
@@ -136,7 +136,7 @@ def test_extras_that_are_absent_become_no_dict_where_the_class_does_not_say_that
 def test_what_a_class_says_of_its_extras_is_looked_up_once(hook, monkeypatch):
     asked = []
 
-    def raises(kind: type) -> Any:
+    def raises(kind: type, **_: Any) -> Any:
         asked.append(kind)
         raise NameError
 
@@ -160,11 +160,14 @@ class ListedExtras(TypedDict, total=False):
         dict,
         Optional[dict[str, int]],  # noqa: UP045  # of another type than what is written with |
         Mapping[str, int],
+        Iterable[str],
         ListedExtras | None,
+        "dict[str, OnlyForTypeCheckers] | None",
     ],
 )
 def test_extras_that_are_absent_become_a_dict_where_the_class_says_that_they_may(hook, annotation):
     kind = dataclasses.make_dataclass("Trace", ["final_items", ("extras", annotation, None)])
+    kind.__module__ = __name__
     trace = kind(items())
     hook.record(trace)
     assert trace.extras == STAMP

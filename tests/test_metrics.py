@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from typing import Any
 
@@ -275,6 +276,22 @@ def test_nothing_is_left_to_be_called_after_forks_once_a_hook_is_gone():
     del hook, provider, _
     gc.collect()
     assert not set(forks._in_children) - before
+
+
+def test_what_fails_in_a_child_keeps_nothing_else_from_being_called_there(capfd):
+    class Called:
+        def fails(self) -> None:
+            raise RuntimeError("no thread")
+
+        def ends(self) -> None:
+            os._exit(3)
+
+    called = Called()
+    forks.call_in_children(called.fails)
+    forks.call_in_children(called.ends)
+    child = os.fork()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert "RuntimeError: no thread" in capfd.readouterr().err
 
 
 def test_recording_waits_for_no_collection():

@@ -197,6 +197,49 @@ def test_a_flush_after_a_shutdown_tells_whether_all_arrived(has_arrived):
         assert not hook.flush()
 
 
+def test_a_child_of_a_process_that_has_shut_down_does_not_say_that_anything_arrived():
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider)
+        hook.record(dict(TRACE))
+        provider.shutdown()
+        child = os.fork()
+        if not child:
+            hook.record(dict(TRACE))
+            os._exit(hook.flush())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_is_counted_while_a_shutdown_flushes_is_not_said_to_have_arrived(monkeypatch):
+    with receiving() as received:
+        provider = configured(received)
+        hook = PersonalizationHook(meter_provider=provider)
+        flush = provider.force_flush
+
+        def overtaken(timeout_millis: float) -> bool:
+            is_flushed = flush(timeout_millis)
+            hook.record({**TRACE, "surface": "late"})
+            return is_flushed
+
+        monkeypatch.setattr(provider, "force_flush", overtaken)
+        provider.shutdown()
+        assert not hook.flush()
+
+
+@pytest.mark.parametrize("has_arrived", [True, False])
+def test_a_flush_after_the_exit_handler_tells_whether_all_arrived(has_arrived):
+    with ExitStack() as stack:
+        provider = configured(stack.enter_context(receiving()))
+        hook = PersonalizationHook(meter_provider=provider)
+        hook.record(dict(TRACE))
+        if not has_arrived:
+            stack.close()
+        provider._at_exit()
+        assert hook.flush() is has_arrived
+        hook.record(dict(TRACE))
+        assert not hook.flush()
+
+
 def test_a_reader_that_a_child_inherits_does_not_ask_what_the_host_observes():
     with receiving() as received:
         assert run_program("observed_in_child", received.endpoint)["asked"] == 0

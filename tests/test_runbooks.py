@@ -5,7 +5,9 @@ That the queries run is seen in tests/e2e/test_runbooks.py.
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,32 @@ def test_messages_that_are_looked_for_are_those_of_the_library(alert):
     said = "".join(path.read_text() for path in PACKAGE.glob("*.py"))
     for text in searched.split("|"):
         assert text in said
+
+
+def test_every_message_of_an_internal_error_is_looked_for():
+    (query,) = blocks(INDEX.with_name("InternalErrors.md"), "logql")
+    (searched,) = re.findall(r'\|~ "([^"]+)"', query)
+    said = {text for path in PACKAGE.glob("*.py") for text in _messages(path)}
+    assert len(said) > 7
+    for message in said:
+        assert any(text in message for text in searched.split("|")), message
+
+
+def _messages(path: Path) -> Iterator[str]:
+    """What functions log that count an internal error."""
+    counts, logs = {"add_internal_error", "_note_fault"}, {"warn", "error", "exception"}
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            calls = {
+                call: call.func.attr
+                for call in ast.walk(function)
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+            }
+            if counts & set(calls.values()):
+                for call, name in calls.items():
+                    if name in counts | logs:
+                        texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+                        yield from (text for text in texts if " " in text)
 
 
 @of_each("sql")

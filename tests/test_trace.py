@@ -515,9 +515,10 @@ def test_one_field_of_a_trace_makes_a_trace(kind, name):
 
 @pytest.mark.parametrize("kind", [dict, SimpleNamespace])
 def test_a_trace_whose_fields_are_all_null_is_an_empty_decision(kind):
-    read = read_decision(kind(final_items=None, extras=None))
-    assert isinstance(read, Decision)
-    assert read.served_items == 0
+    for fields in ({"final_items": None, "extras": None}, {"items": None}, {"namespace": None}):
+        read = read_decision(kind(**fields))
+        assert isinstance(read, Decision)
+        assert read.served_items == 0
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,6 @@ def daily(
     days = _days(day, from_day, to_day)
     if not days:
         raise typer.BadParameter("say which day, such as --day 2026-11-21", param_hint="--day")
-    _check_inputs(traces, outcomes or ())
     with _needed("daily"):
         from otel_personalization.daily import night  # noqa: PLC0415
         from otel_personalization.daily.publish import PublishError, push_run  # noqa: PLC0415
@@ -216,10 +215,6 @@ def daily(
         if report is not None:
             import otel_personalization.daily.report  # noqa: F401, PLC0415  # nor once a day is stored
 
-    try:
-        check_target(warehouse)
-    except WarehouseError as error:
-        raise typer.BadParameter(str(error), param_hint="--warehouse") from None
     order = night.Order(
         days=days,
         warehouse=warehouse,
@@ -235,7 +230,12 @@ def daily(
     )
     succeeded = False
     failure = None
-    try:
+    try:  # what is wrong with a command is a failed run, too
+        _check_inputs(traces, outcomes or ())
+        try:
+            check_target(warehouse)
+        except WarehouseError as error:
+            raise typer.BadParameter(str(error), param_hint="--warehouse") from None
         with ExitStack() as stack:
             with progress_of([path for path in traces if path.is_file()]) as progress:
                 stored = stack.enter_context(night.stored(traces, progress, _stages()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -140,6 +140,14 @@ def compute(
     for name in _TABLES:
         tell(f"{run.day}: {name}")
         engine.make(name, **parameters)
+    quality = _quality(engine, run, manifests[run.day], len(history))
+    counted = quality.decisions + quality.repeated
+    stored = manifests[run.day].organisations.get(run.org_id, 0)
+    if counted != stored:
+        raise EngineError(
+            f"of {run.day} {counted:,} decisions were counted, and its manifest has {stored:,}; "
+            "make the snapshot again"
+        )
     tell(f"{run.day}: sources")
     sources = count_sources(engine.source_events(run.day), engine.fetch("cells"))
     if outcomes is not None:
@@ -153,14 +161,6 @@ def compute(
         return engine.query(name, **parameters)
 
     rows = _Rows(engine, run, outcomes, read, tell)
-    quality = _quality(engine, run, manifests[run.day], len(history), rows.outcome_quality)
-    counted = quality.decisions + quality.repeated
-    stored = manifests[run.day].organisations.get(run.org_id, 0)
-    if counted != stored:
-        raise EngineError(
-            f"of {run.day} {counted:,} decisions were counted, and its manifest has {stored:,}; "
-            "make the snapshot again"
-        )
     return DayTables(
         run.day,
         run.org_id,
@@ -182,7 +182,7 @@ def compute(
             ),
             BLEND_WEIGHTS_DAILY.qualified_name: rows.blend_weights(),
         },
-        quality,
+        replace(quality, outcomes=rows.outcome_quality),
     )
 
 
@@ -328,8 +328,8 @@ def _quality(
     run: Run,
     manifest: Manifest,
     history_days: int,
-    outcomes: OutcomeQuality | None,
 ) -> Quality:
+    """How well the decisions of the day were told apart; of outcomes it says nothing."""
     totals = engine.fetch("cell_totals").to_pylist()
     rules: dict[str, dict[str, int]] = {"cohort_rule": {}, "device_rule": {}}
     for row in totals:
@@ -352,5 +352,5 @@ def _quality(
         cohort_rules=rules["cohort_rule"],
         device_rules=rules["device_rule"],
         history_days=history_days,
-        outcomes=outcomes,
+        outcomes=None,
     )

@@ -190,3 +190,15 @@ def test_a_failed_run_says_so_and_leaves_the_figures_of_the_last_good_one(
         assert failed == 0
         run("daily", "--day", DAYS[0], *order, "--log", "none")
         assert {key: value for key, value in gateway.series().items() if key in good} == good
+
+
+@pytest.mark.parametrize("wrong", [("--warehouse", ""), ("--traces", "-", "--traces", ".")])
+def test_a_wrong_command_is_a_failed_run(wrong, snapshots, tmp_path):
+    with Pushgateway(tmp_path) as gateway:
+        traces = () if "--traces" in wrong else ("--traces", snapshots)
+        order = ("--day", DAYS[3], *traces, "--pushgateway", gateway.url)
+        run("daily", *order, *wrong, exit_code=2)
+        (success,) = (
+            value for (name, _), value in gateway.series().items() if name.endswith("run_success")
+        )
+        assert success == 0
