@@ -6,7 +6,6 @@ import inspect
 import multiprocessing
 import multiprocessing.util
 import os
-import traceback
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,28 +16,15 @@ def call_in_children(method: Callable[[], None]) -> None:
 
     It must not wait for anything: locks may have been copied locked, and other threads are gone.
     """
-    _in_children[weakref.WeakMethod(method, _forget)] = None
+    if not hasattr(os, "register_at_fork"):  # Windows, which has no forks
+        return
+    reference = weakref.WeakMethod(method)
 
+    def call() -> None:
+        if (bound := reference()) is not None:
+            bound()
 
-# A dict, which keeps the order: what was registered first is called first.
-_in_children: dict[weakref.WeakMethod[Callable[[], None]], None] = {}
-
-
-def _forget(reference: weakref.WeakMethod[Callable[[], None]]) -> None:
-    _in_children.pop(reference, None)
-
-
-def _call_in_child() -> None:
-    for reference in list(_in_children):
-        if (method := reference()) is not None:
-            try:
-                method()
-            except Exception:  # the others are to be called all the same
-                traceback.print_exc()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
-    os.register_at_fork(after_in_child=_call_in_child)
+    os.register_at_fork(after_in_child=call)
 
 
 def call_as_worker_ends(function: Callable[[], Any], *, priority: int) -> None:

@@ -793,6 +793,17 @@ def test_an_error_of_ours_is_counted_and_hurts_nobody(path, monkeypatch):
 # --- processes --------------------------------------------------------------------------------
 
 
+def test_a_child_waits_for_its_own_writer_as_it_ends(path):
+    hook = PersonalizationHook(meter_provider=NoOpMeterProvider(), log=path)
+    child = os.fork()
+    if not child:
+        writers = len(decision_log._writers)
+        decision_log.finish_all()
+        os._exit(writers)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    del hook
+
+
 def test_a_fork_repeats_no_line_and_loses_none(path):
     """Parent and children, forked while lines wait, while others are written."""
     done = run_program("logs", "forks", str(path), timeout=120)

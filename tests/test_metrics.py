@@ -267,18 +267,7 @@ def test_a_provider_that_is_gone_takes_its_thread_along():
     assert not own.is_alive()
 
 
-def test_nothing_is_left_to_be_called_after_forks_once_a_hook_is_gone():
-    before = set(forks._in_children)
-    _, provider = in_memory()
-    hook = PersonalizationHook(meter_provider=provider)
-    provider.shutdown()
-    assert set(forks._in_children) - before
-    del hook, provider, _
-    gc.collect()
-    assert not set(forks._in_children) - before
-
-
-def test_what_fails_in_a_child_keeps_nothing_else_from_being_called_there(capfd):
+def test_what_fails_in_a_child_keeps_nothing_else_from_being_called_there():
     class Called:
         def fails(self) -> None:
             raise RuntimeError("no thread")
@@ -291,7 +280,6 @@ def test_what_fails_in_a_child_keeps_nothing_else_from_being_called_there(capfd)
     forks.call_in_children(called.ends)
     child = os.fork()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
-    assert "RuntimeError: no thread" in capfd.readouterr().err
 
 
 def test_recording_waits_for_no_collection():
