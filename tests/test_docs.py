@@ -175,6 +175,9 @@ def test_the_figures_of_the_bench_are_the_ones_written_down():
     medians = {tuple(row.split(" | ")[:2]) for row in measured if row.startswith("| ")}
     (costs,) = re.findall(r"(\d+) µs of CPU in a sampled span and (\d+) µs outside", README)
     in_span, outside = map(int, costs)
+    places = ("in a sampled span", "outside of any span")
+    adds_cost = [dict(medians)[f"| one add; {place}"].removesuffix(" µs") for place in places]
+    assert [round(float(cost)) for cost in adds_cost] == [in_span, outside]
     quoted = README[README.index("| what | adds | µs |") :].split("\n\n")[0].splitlines()[2:]
     assert len(quoted) == 5
     where = in_span
