@@ -182,6 +182,18 @@ def test_a_day_is_the_utc_date_of_the_instant_whatever_the_offset(tmp_path):
     assert manifests[DAY].max_ts == datetime(2026, 11, 21, 23, 59, 59, 999_999, timezone.utc)
 
 
+def test_an_object_among_personalized_items_is_no_id(tmp_path):
+    """Though an id may have the same text."""
+    items = [{"item_id": item_id} for item_id in ("{}", '["a"]', "[b")]
+    boosted = [{}, ["a"], "[b", None]
+    path = file_of(
+        tmp_path / "traces", trace(final_items=items, extras={"personalized_items": boosted})
+    )
+    (manifest,) = write(FileLines([path]), tmp_path / "snapshots").values()
+    (row,) = rows_of(manifest)
+    assert (row["personalized_items"], row["personalized_ids"]) == (1, ["[b"])
+
+
 def test_rows_stay_in_the_order_of_the_lines_and_of_the_files(tmp_path):
     files = [
         file_of(tmp_path / f"traces {n}", *(trace(decision_id=f"{n}-{k}") for k in range(5000)))

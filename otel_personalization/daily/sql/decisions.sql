@@ -66,7 +66,18 @@ judged AS (
             )
             ELSE list_transform(trace.final_items, lambda item: item.item_id)
         END AS ids,
-        trace.extras.personalized_items AS boosted,
+        -- What is no id can be one's text only where the text of a served id could be an object's.
+        CASE
+            WHEN has_odd_items THEN list_transform(
+                trace.extras.personalized_items,
+                lambda id, position: CASE
+                    WHEN id[1] NOT IN ('{', '[')
+                        OR json_type(line, '$.extras.personalized_items[' || (position - 1) || ']')
+                        NOT IN ('OBJECT', 'ARRAY') THEN id
+                END
+            )
+            ELSE trace.extras.personalized_items
+        END AS boosted,
         map_keys(trace.caps) AS capped_ids,
         list_transform(
             map_values(trace.caps),
