@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES
+from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES, MAX_LABEL_LENGTH
 from otel_personalization.daily.files import locked, sync
 from otel_personalization.daily.lines import NO_JSON, SCHEMA, Lines, in_words
 from otel_personalization.daily.sql import text_of
@@ -50,6 +50,9 @@ SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "_manifest.json"
 UNDATED: Final = "undated"
 """Kind of problem: a trace without a readable ``ts``, which belongs to no day."""
+LONG_ORG_ID: Final = "long_org_id"
+"""Kind of problem: a trace of an organisation whose id is longer than names are. Folded as they
+are, several organisations would be one."""
 OTHER_DAYS: Final = "other_days"
 """Traces of days that were not asked for; counted beside the problems, though it is none."""
 MAX_DAYS: Final = 400
@@ -111,9 +114,9 @@ class Manifest:
     bytes: int
     sha256: str
     problems: dict[str, int]
-    """Lines that are no rows, by kind: ``no_json``, ``damaged`` (rests of files), ``undated``, a
-    `conventions.MalformedReason`, ``other_days``. Malformed traces of another day are not among
-    them; what has no day is, for it may belong to this one.
+    """Lines that are no rows, by kind: ``no_json``, ``damaged`` (rests of files), ``undated``,
+    ``long_org_id``, a `conventions.MalformedReason`, ``other_days``. Malformed traces of another
+    day are not among them; what has no day is, for it may belong to this one.
     """
     organisations: dict[str, int]
     """Rows by org_id."""
@@ -288,6 +291,7 @@ _MACROS: Final = (
     "trimmed",
     "text_of",
     "label_of",
+    "name_of",
 )
 _BATCH_ROWS: Final = 10_000
 
@@ -319,6 +323,7 @@ def _decisions(
             ("stages", list(stages)),
             ("most_candidates", MAX_CANDIDATES),
             ("trace_fields", list(TRACE_FIELDS)),
+            ("longest_name", MAX_LABEL_LENGTH),
         ):
             connection.execute(f"SET VARIABLE {name} = ?", [value])
         try:
@@ -481,7 +486,11 @@ class _Writer:
 
 
 _TOLD_CHARACTERS: Final = 64
-_WORDS: Final = {NO_JSON: "no JSON", UNDATED: "no readable ts: it belongs to no day"}
+_WORDS: Final = {
+    NO_JSON: "no JSON",
+    UNDATED: "no readable ts: it belongs to no day",
+    LONG_ORG_ID: f"org_id of more than {MAX_LABEL_LENGTH} characters",
+}
 
 
 def _checksum(path: Path) -> str:

@@ -61,8 +61,9 @@ NO_TEXT: Final[tuple[Any, ...]] = (None, 3, 1.5, True, [], ["x"], {}, {"value": 
 """What is no name of anything."""
 NAMES: Final = (
     *("Spring", " Spring ", "spring", "all", "All", " all", "all_", "none", "None", "none_"),
-    *("unknown", "default", "new", "a,b", "b,a", "it's", '"q"', "a/b|c=d", "n" * 200, "\u200b"),
+    *("unknown", "default", "new", "a,b", "b,a", "it's", '"q"', "a/b|c=d", "n" * 64, "\u200b"),
     *("ÉTÉ", "\u00a0Web\u3000", "日本", "🎧", "x\u2028y", "<script>alert(1)</script>", "'; --"),
+    *("N" * 65, f" {'n' * 64}\t", "🎧" * 65, "other", "a\0b", "a\ufffdb", "\0"),
 )
 """Names of surfaces, cohorts, devices, experiments, variants, brands and categories."""
 COUNTS: Final[tuple[Any, ...]] = (
@@ -282,6 +283,7 @@ def odd_sources(rng: Random, trace: Trace) -> None:
         "séance",
         "a.b",
         "*",
+        *("s" * 64, "s" * 65, "S" * 65, "other", "a\0b", "a\ufffdb"),
     )
     entries: dict[str, Any] = {}
     for source in rng.sample(names, rng.randrange(len(names))):
@@ -297,11 +299,23 @@ def odd_surface(rng: Random, trace: Trace) -> None:
 
 
 def odd_namespace(rng: Random, trace: Trace) -> None:
-    put(rng, trace, "namespace", " SHOP", "Shop\t", "shop\u00a0", "MÜNCHEN", "all", *NO_TEXT)
+    put(
+        rng,
+        trace,
+        "namespace",
+        " SHOP",
+        "Shop\t",
+        "shop\u00a0",
+        "MÜNCHEN",
+        "all",
+        "n" * 65,
+        "a\0b",
+        *NO_TEXT,
+    )
 
 
 def odd_org(rng: Random, trace: Trace) -> None:
-    put(rng, trace, "org_id", OTHER_ORG, OTHER_ORG, None, "", " ", 3, [])
+    put(rng, trace, "org_id", OTHER_ORG, OTHER_ORG, None, "", " ", 3, [], "o" * 65)
 
 
 def odd_user(rng: Random, trace: Trace) -> None:
@@ -536,10 +550,9 @@ def _unsettled(lines: list[Trace]) -> list[str]:
 UNSETTLED: Final = (
     *_unsettled(
         [
-            # Text that UTF-8 or PostgreSQL cannot hold.
+            # Text that UTF-8 cannot hold, and hashes that PostgreSQL cannot.
             {"final_items": [{"item_id": "\ud800"}]},
             {"surface": "\udfff"},
-            {"surface": "a\0b"},
             {"user_hash": "\0", "final_items": [{"item_id": "\0"}]},
             # Text that languages lower differently.
             {"surface": "İSTANBUL ΣΑΣ"},

@@ -33,6 +33,9 @@ TRACE_FIELDS: Final = {"final_items", "items", "decision_id", "extras", "namespa
 STAGES: Final = {"merged", "post_constraints", "post_exclusion", "prefetched"}
 LARGEST_COUNT: Final = 1_000_000_000
 """More candidates of one source in one decision are not believed."""
+LONGEST_NAME: Final = 64
+"""Characters; longer ones count together, as `OTHER`."""
+OTHER: Final = "other"
 LARGEST_COMPARISON: Final = 5_000
 """Users whose lists are compared at most."""
 FEWEST_FOR_PERCENTILES: Final = 30
@@ -183,7 +186,7 @@ class Decision(NamedTuple):
 
 
 def decisions_of(lines: Iterable[str]) -> Iterator[Decision]:
-    """The decisions of lines; those that are no JSON, malformed or undated are left out."""
+    """The decisions of lines; those that are no JSON, or no decision, are left out."""
     for ordinal, line in enumerate(lines):
         try:
             trace = json.loads(line)
@@ -195,11 +198,19 @@ def decisions_of(lines: Iterable[str]) -> Iterator[Decision]:
 
 
 def decision_of(trace: Any, ordinal: int = 0) -> Decision | None:
-    """A decision from its trace as JSON; None where it is malformed or undated."""
+    """A decision from its trace as JSON; None where it is malformed or undated, or its organisation
+    has too long an id: organisations do not count together."""
     counts = counts_of(trace)
     instant = instant_of(trace.get("ts")) if isinstance(trace, dict) else None
     if counts is None or instant is None:
         return None
+    org_id = name(trace.get("org_id")) or UNKNOWN
+    if len(org_id) > LONGEST_NAME:
+        return None
+    namespace = label(trace.get("namespace")) or UNKNOWN
+    surface = label(trace.get("surface")) or "default"
+    if max(len(namespace), len(surface)) > LONGEST_NAME:
+        namespace = surface = OTHER
     items, extras = items_and_extras(trace)
     bandit = mapping(trace.get("bandit"))
     ids = [id_text(item.get("item_id")) for item in items]
@@ -219,9 +230,9 @@ def decision_of(trace: Any, ordinal: int = 0) -> Decision | None:
         instant,
         ordinal,
         decision_id if isinstance(decision_id, str) else "",
-        name(trace.get("org_id")) or UNKNOWN,
-        label(trace.get("namespace")) or UNKNOWN,
-        stored(label(trace.get("surface")) or "default", ALL),
+        counted_as(org_id),
+        counted_as(namespace),
+        stored(surface, ALL),
         stored(cohort, ALL) if cohort else None,
         stored(device or device_of_bucket(bandit.get("bucket_key")) or UNKNOWN, ALL),
         stored(experiment, ALL, NONE) if experiment else NONE,
@@ -298,12 +309,15 @@ def personalized(
 
 
 def sources_of(extras: dict[str, Any]) -> dict[str, int]:
-    """Candidates by source: those that have a name and a believable count."""
-    sources = {}
+    """Candidates by source: those that have a name and a believable count.
+
+    Sources that are counted as one are one, with the candidates of all.
+    """
+    sources: Counter[str] = Counter()
     for source, entry in mapping(extras.get("candidate_sources")).items():
         count = count_of(mapping(entry).get("count"), LARGEST_COUNT)
         if source and source not in STAGES and count is not None:
-            sources[source] = count
+            sources[counted_as(source)] += count
     return sources
 
 
@@ -363,9 +377,14 @@ def name(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
+def counted_as(value: str) -> str:
+    """A name as rows have it: not too long, and without NUL, which PostgreSQL cannot hold."""
+    return OTHER if len(value) > LONGEST_NAME else value.replace("\0", "\ufffd")
+
+
 def stored(value: str, *taken: str) -> str:
     """A real value, told apart from the words that stand for something else."""
-    return f"{value}_" if value in taken else value
+    return f"{value}_" if value in taken else counted_as(value)
 
 
 def count_of(value: Any, largest: int) -> int | None:

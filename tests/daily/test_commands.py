@@ -226,6 +226,22 @@ def test_lines_that_are_not_counted_are_told_by_file_and_line_and_the_exit_code_
     assert rows_of("analytics.personalization_daily")[0]["decisions"] == 1
 
 
+def test_names_of_any_length_cost_no_day_of_any_warehouse_and_an_organisation_is_told():
+    long = "n" * 5_000
+    file = file_of(
+        trace(surface=long, extras={"cohort": long, "device": long, "bandit_experiment": long}),
+        trace(decision_id="e", org_id="o" * 400),
+    )
+    for warehouse in ("personalization.duckdb", "tables/"):
+        order = ("--day", DAY, "--traces", file, "--log", "none", "--warehouse", warehouse)
+        result = daily(*order, exit_code=3)
+        assert f"{file}:2: org_id of more than 64 characters" in result.stderr
+    (whole, *rows) = rows_of("experiments.blend_weights_daily")
+    assert whole["decisions"] == 1
+    names = ("namespace", "surface", "cohort", "device", "experiment")
+    assert ("other",) * 5 in {tuple(row[name] for name in names) for row in rows}
+
+
 def test_snapshots_of_lines_that_were_not_counted_say_so_each_night():
     file = file_of(trace(), trace(final_items=3))
     assert run("snapshot", "--from", file, "--to", "snapshots").exit_code == 3

@@ -26,6 +26,7 @@ from otel_personalization.conventions import MalformedReason
 from otel_personalization.daily import snapshot
 from otel_personalization.daily.lines import DAMAGED, NO_JSON, FileLines
 from otel_personalization.daily.snapshot import (
+    LONG_ORG_ID,
     MANIFEST,
     OTHER_DAYS,
     UNDATED,
@@ -276,6 +277,18 @@ def test_what_has_no_field_of_a_trace_is_no_trace_as_for_the_hook(tmp_path):
     assert [one for one in read if not isinstance(one, Decision)] == 2 * [
         MalformedReason.NOT_A_TRACE
     ]
+
+
+def test_an_organisation_with_too_long_an_id_is_told_and_not_counted(tmp_path):
+    long = trace(org_id="o" * 65, decision_id="long")
+    path = file_of(tmp_path / "traces", trace(org_id=f" {'o' * 64} "), long, trace(org_id="a\0b"))
+    lines = FileLines([path])
+    (manifest,) = write(lines, tmp_path / "snapshots").values()
+    assert manifest.organisations == {"a\ufffdb": 1, "o" * 64: 1}
+    assert manifest.problems == {LONG_ORG_ID: 1}
+    (problem,) = lines.problems.first
+    assert problem.line == 2
+    assert problem.what == "org_id of more than 64 characters (decision_id 'long')"
 
 
 def test_other_days_than_those_asked_for_are_counted_and_no_problem(tmp_path):

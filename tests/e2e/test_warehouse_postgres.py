@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import string
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,10 +17,13 @@ import pytest
 from psycopg import sql
 
 from examples.stack.servers import free_port
+from otel_personalization.daily.job import Run
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY, TABLES
 from otel_personalization.daily.warehouse import WarehouseError, open_warehouse
 from otel_personalization.daily.warehouse import postgresql as module
 from otel_personalization.daily.warehouse.postgresql import _PostgreSQL
+from tests.daily import oracle
+from tests.daily.comparison import computed, differences_of_rows, snapshots
 from tests.daily.days import DAY, ORG, day_tables
 from tests.daily.test_warehouse import (  # noqa: F401  # they run here with the target below
     DAY_BEFORE,
@@ -135,6 +140,30 @@ def test_a_name_with_a_nul_costs_no_day(target):
     with open_warehouse(target) as warehouse:
         warehouse.replace(tables)
         assert set(contents(warehouse)[0]["namespace"].to_pylist()) == {"a\ufffdb"}
+
+
+def test_names_that_postgresql_cannot_hold_cost_no_night(target, tmp_path):
+    """Neither those that no index takes, nor two that would be the same."""
+    letters = random.Random(1)
+    trace = {"ts": f"{DAY}T12:00:00Z", "org_id": ORG, "namespace": "shop", "final_items": []}
+    long = "".join(letters.choices(string.ascii_lowercase, k=5_000))
+    lines = [
+        json.dumps({**trace, **of})
+        for of in (
+            {"extras": {"device": long, "candidate_sources": {long: {"count": 1}}}},
+            {"surface": "a\0b", "extras": {"candidate_sources": {"a\0b": {"count": 1}}}},
+            {"surface": "a\ufffdb", "extras": {"candidate_sources": {"a\ufffdb": {"count": 1}}}},
+            {"surface": f"{'🎧' * 64}", "extras": dict.fromkeys(("cohort", "device"), "🎧" * 64)},
+        )
+    ]
+    tables = computed(snapshots(lines, tmp_path), Run(DAY, ORG))
+    with open_warehouse(target) as warehouse:
+        warehouse.replace(tables)
+        of_day = contents(warehouse)
+    expected = oracle.day_tables(lines, DAY, org=ORG)
+    for table, rows in zip(TABLES, of_day, strict=True):
+        name = table.qualified_name
+        assert differences_of_rows(name, rows.to_pylist(), expected[name]) == []
 
 
 # --- runs at the same time ------------------------------------------------------------------------

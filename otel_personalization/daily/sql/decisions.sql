@@ -6,7 +6,7 @@
 --      another type is null. Texts, flags and counts are JSON, which tells 1 from "1"; ids are text.
 --      space has the white space to trim, stages the keys of candidate_sources that are no sources,
 --      most_candidates the largest count that is believed, trace_fields those of which a trace has
---      one at least.
+--      one at least, longest_name the characters of a name.
 -- Out: a row for each line.
 WITH parsed AS (
     SELECT ordinal, line, try(json_transform(line, getvariable('shape'))) AS trace
@@ -131,46 +131,81 @@ marked AS (
                 )
             )
             ELSE []
-        END AS personalized_ids
+        END AS personalized_ids,
+        coalesce(text_of(trace.org_id, getvariable('space')), 'unknown') AS org_id,
+        coalesce(label_of(trace.namespace, getvariable('space')), 'unknown') AS namespace,
+        coalesce(label_of(trace.surface, getvariable('space')), 'default') AS surface,
+        coalesce(
+            list_filter(
+                list_transform(
+                    map_entries(extras.candidate_sources),
+                    lambda entry: struct_pack(
+                        source := entry.key,
+                        candidates := count_of(entry.value.count, getvariable('most_candidates'))
+                    )
+                ),
+                lambda entry: entry.candidates IS NOT NULL
+                    AND entry.source <> ''
+                    AND NOT list_contains(getvariable('stages'), entry.source)
+            ),
+            []
+        ) AS sources
     FROM evident
 )
 SELECT
     ordinal,
-    coalesce(malformed, CASE WHEN ts IS NULL THEN 'undated' END) AS problem,
+    coalesce(
+        malformed,
+        CASE
+            WHEN ts IS NULL THEN 'undated'
+            WHEN length(org_id) > getvariable('longest_name') THEN 'long_org_id'
+        END
+    ) AS problem,
     text_of(trace.decision_id, '') AS decision_id,
-    coalesce(
-        text_of(trace.org_id, getvariable('space')),
-        'unknown'
-    ) AS org_id,
+    name_of(org_id, getvariable('longest_name')) AS org_id,
     ts,
-    coalesce(
-        label_of(trace.namespace, getvariable('space')),
-        'unknown'
-    ) AS namespace,
-    coalesce(
-        label_of(trace.surface, getvariable('space')),
-        'default'
-    ) AS surface,
+    -- Of both, where one is too long.
+    CASE
+        WHEN length(surface) > getvariable('longest_name') THEN 'other'
+        ELSE name_of(namespace, getvariable('longest_name'))
+    END AS namespace,
+    CASE
+        WHEN length(namespace) > getvariable('longest_name') THEN 'other'
+        ELSE name_of(surface, getvariable('longest_name'))
+    END AS surface,
     -- As it is: it is compared, and never shown.
     CASE
         WHEN text_of(trace.user_hash, getvariable('space')) IS NOT NULL
             THEN trace.user_hash ->> '$'
     END
         AS user_hash,
-    label_of(extras.cohort, getvariable('space')) AS cohort,
-    label_of(extras.device, getvariable('space')) AS device,
-    lower(trimmed(
-        regexp_extract(text_of(bandit.bucket_key, ''), '^ctx:(?:[^|]*[|])*?device=([^|]*)', 1),
-        getvariable('space')
-    )) AS bucket_device,
-    coalesce(
-        text_of(extras.bandit_experiment, getvariable('space')),
-        text_of(bandit.experiment, getvariable('space'))
+    name_of(
+        label_of(extras.cohort, getvariable('space')), getvariable('longest_name')
+    ) AS cohort,
+    name_of(
+        label_of(extras.device, getvariable('space')), getvariable('longest_name')
+    ) AS device,
+    name_of(
+        lower(trimmed(
+            regexp_extract(text_of(bandit.bucket_key, ''), '^ctx:(?:[^|]*[|])*?device=([^|]*)', 1),
+            getvariable('space')
+        )),
+        getvariable('longest_name')
+    ) AS bucket_device,
+    name_of(
+        coalesce(
+            text_of(extras.bandit_experiment, getvariable('space')),
+            text_of(bandit.experiment, getvariable('space'))
+        ),
+        getvariable('longest_name')
     ) AS experiment,
-    coalesce(
-        text_of(extras.experiment_variant, getvariable('space')),
-        text_of(extras.bandit_variant, getvariable('space')),
-        text_of(bandit.variant, getvariable('space'))
+    name_of(
+        coalesce(
+            text_of(extras.experiment_variant, getvariable('space')),
+            text_of(extras.bandit_variant, getvariable('space')),
+            text_of(bandit.variant, getvariable('space'))
+        ),
+        getvariable('longest_name')
     ) AS variant,
     coalesce(len(items), 0) AS served_items,
     coalesce(len(list_filter(ids, lambda id: id IS NOT NULL)), 0) AS identified_items,
@@ -217,21 +252,27 @@ SELECT
         []
     ) AS items,
     coalesce(personalized_ids, []) AS personalized_ids,
-    coalesce(
-        list_filter(
-            list_transform(
-                map_entries(extras.candidate_sources),
-                lambda entry: struct_pack(
-                    source := entry.key,
-                    candidates := count_of(entry.value.count, getvariable('most_candidates'))
-                )
-            ),
-            lambda entry: entry.candidates IS NOT NULL
-                AND entry.source <> ''
-                AND NOT list_contains(getvariable('stages'), entry.source)
-        ),
-        []
-    ) AS sources,
+    -- Those of one name are one source. As a rule no name changes.
+    CASE
+        WHEN how_many(list_transform(
+            sources, lambda one: one.source <> name_of(one.source, getvariable('longest_name'))
+        )) = 0 THEN sources
+        ELSE list_transform(
+            list_sort(list_distinct(list_transform(
+                sources, lambda one: name_of(one.source, getvariable('longest_name'))
+            ))),
+            lambda name: struct_pack(
+                source := name,
+                candidates := CAST(list_sum(list_transform(
+                    list_filter(
+                        sources,
+                        lambda one: name_of(one.source, getvariable('longest_name')) = name
+                    ),
+                    lambda one: one.candidates
+                )) AS BIGINT)
+            )
+        )
+    END AS sources,
     number_of(trace.effective_config.alpha) AS alpha,
     number_of(trace.effective_config.beta) AS beta,
     number_of(trace.effective_config.gamma) AS gamma,
