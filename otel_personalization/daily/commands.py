@@ -238,7 +238,9 @@ def daily(
             raise typer.BadParameter(str(error), param_hint="--warehouse") from None
         with ExitStack() as stack:
             with progress_of([path for path in traces if path.is_file()]) as progress:
-                stored = stack.enter_context(night.stored(traces, progress, _stages()))
+                stored = stack.enter_context(
+                    night.stored(traces, order.needed_days, progress, _stages())
+                )
             tell, stop = stack.enter_context(working())
 
             def note(what: str) -> None:

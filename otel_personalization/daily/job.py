@@ -80,9 +80,15 @@ class Run:
         """First day of history; the last is the one before the day."""
         return self.day - timedelta(days=self.history_days)
 
+    @property
+    def needed_days(self) -> list[date]:
+        """The days of which snapshots are read."""
+        first = min(self.window_start, self.history_start)
+        return [first + timedelta(days=n) for n in range((self.day - first).days + 1)]
+
     def needs(self, day: date) -> bool:
         """Whether the snapshot of a day is read."""
-        return min(self.window_start, self.history_start) <= day <= self.day
+        return day in self.needed_days
 
     def history_of(self, manifests: Iterable[Manifest]) -> list[date]:
         """The days of history on which the organisation had decisions."""

@@ -61,6 +61,11 @@ class Order:
         """What is computed of a day."""
         return Run(day, org_id, self.k, self.window_days, self.history_days)
 
+    @property
+    def needed_days(self) -> set[date]:
+        """The days of which any run reads the snapshot."""
+        return {needed for day in self.days for needed in self.run_of(day, "").needed_days}
+
 
 @dataclass
 class Stored:
@@ -98,6 +103,7 @@ class Outcome:
 @contextmanager
 def stored(
     traces: Sequence[Path],
+    days: Collection[date],
     progress: Callable[[Path, int], None] | None,
     stages: Collection[str],
 ) -> Iterator[Stored]:
@@ -105,6 +111,7 @@ def stored(
 
     Args:
         traces: the folder, or the files.
+        days: those that are read of files.
         progress: see `ndjson.Progress`.
         stages: keys of ``extras.candidate_sources`` that are no sources; of files.
 
@@ -117,7 +124,7 @@ def stored(
     lines = FileLines(traces, progress)
     with tempfile.TemporaryDirectory(prefix="personalization-") as folder:
         try:
-            write(lines, Path(folder), stages=stages)
+            write(lines, Path(folder), days, stages=stages)
         except EmptyDayError:
             pass  # it is told of the days that are asked for
         except (SnapshotError, SourceError) as error:
@@ -193,12 +200,8 @@ def _told() -> Iterator[None]:
 
 def _manifests(order: Order, folder: Path) -> dict[date, Manifest]:
     """Of the days that any of the days of the order needs."""
-    runs = [order.run_of(day, "") for day in order.days]
-    return {
-        day: read_manifest(folder, day)
-        for day in days_of(folder)
-        if any(run.needs(day) for run in runs)
-    }
+    needed = order.needed_days
+    return {day: read_manifest(folder, day) for day in days_of(folder) if day in needed}
 
 
 def _organisation(order: Order, manifests: dict[date, Manifest]) -> str:

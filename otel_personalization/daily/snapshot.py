@@ -465,7 +465,7 @@ class _Writer:
         if day not in self.files:
             if len(self.files) == MAX_DAYS:
                 what = f"the input has decisions of more than {MAX_DAYS} days"
-                raise SnapshotError(what, "name the days that are wanted")
+                raise SnapshotError(what, "name the days that are wanted, fewer at a time")
             self.files[day] = _DayFile(self.workplace / f"{day}.parquet", day, schema)
         return self.files[day]
 

@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 import tempfile
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from otel_personalization.cli import app
+from otel_personalization.daily import snapshot
 from otel_personalization.daily.snapshot import days_of, read_manifest
 from otel_personalization.daily.tables import TABLES
 from tests.conftest import DATA
@@ -261,6 +262,21 @@ def test_a_missing_day_is_said_and_not_written_as_zeros(traces):
         result.stderr
     )
     assert {row["day"] for row in rows_of("analytics.personalization_daily")} == {DAY}
+
+
+def test_a_file_of_more_days_than_can_be_written_gives_the_day_that_is_named(monkeypatch):
+    """And its history: of a file only the days that are needed are written."""
+    monkeypatch.setattr(snapshot, "MAX_DAYS", 3)
+    days = [DAY - timedelta(days=n) for n in range(6)]
+    file = file_of(*(trace(ts=f"{day}T10:00:00Z", decision_id=str(day)) for day in days))
+    daily("--day", DAY, "--traces", file, "--log", "none", "--history-days", 2)
+    (row, *_) = rows_of("analytics.personalization_daily")
+    assert (row["day"], row["decisions"]) == (DAY, 1)
+    assert {row["cohort"] for row in rows_of("analytics.personalization_daily")} == {
+        *("all", "returning")
+    }
+    result = daily("--day", DAY, "--traces", file, "--log", "none", exit_code=1)
+    assert "more than 3 days; name the days that are wanted, fewer at a time" in result.stderr
 
 
 def test_an_input_without_a_trace_is_said():
