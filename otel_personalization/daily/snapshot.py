@@ -91,7 +91,11 @@ class EmptyDayError(Exception):
         problems: Mapping[str, int],
     ) -> None:
         of_days = f" of {', '.join(map(str, sorted(days)))}" if days else ""
-        but = in_words(problems) or "it is empty"
+        found = dict(problems)
+        if manifests:
+            of = str(*manifests) if len(manifests) == 1 else f"{len(manifests):,} days"
+            found[f"written of {of}"] = sum(manifest.rows for manifest in manifests.values())
+        but = in_words(found) or "it is empty"
         super().__init__(f"there is no decision{of_days} in the input ({but})")
         self.days = tuple(sorted(days))
         self.manifests = manifests

@@ -377,9 +377,16 @@ def test_a_day_without_decisions_is_said_and_the_old_snapshot_stays(tmp_path):
         write(lines, folder, [DAY, NEXT_DAY])
     assert raised.value.days == (DAY,)
     assert raised.value.manifests.keys() == {NEXT_DAY}
-    assert "1 undated" in str(raised.value)
+    assert str(raised.value).endswith("(1 undated, 1 written of 2026-11-22)")
     assert read_manifest(folder, DAY) == old
     assert read_manifest(folder, NEXT_DAY).rows == 1
+
+
+def test_an_input_of_other_days_that_were_asked_for_is_not_said_to_be_empty(tmp_path):
+    path = file_of(tmp_path / "traces", trace(), trace("2026-11-22T00:00:00Z"), trace())
+    missing = date(2026, 11, 23)
+    with pytest.raises(EmptyDayError, match=r"of 2026-11-23 in the input \(3 written of 2 days\)$"):
+        write(FileLines([path]), tmp_path / "snapshots", [DAY, NEXT_DAY, missing])
 
 
 @pytest.mark.parametrize("content", [[], [b"x"]])
