@@ -32,6 +32,9 @@ from otel_personalization.settings import resolve
 if TYPE_CHECKING:
     from otel_personalization.daily.lines import Problems
 
+FIRST_DAY: Final = date(1000, 1, 1)
+LAST_DAY: Final = date(9998, 12, 31)
+"""Beyond, the days before or after one are none that Python has."""
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 
@@ -286,6 +289,8 @@ def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | No
         return []
     if last < first:
         raise typer.BadParameter("the last day is before the first", param_hint="--to-day")
+    if first.date() < FIRST_DAY or last.date() > LAST_DAY:
+        raise typer.BadParameter(f"days are from {FIRST_DAY} to {LAST_DAY}", param_hint="--day")
     return [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
 
 

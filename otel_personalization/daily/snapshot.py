@@ -58,6 +58,14 @@ OTHER_DAYS: Final = "other_days"
 MAX_DAYS: Final = 400
 """Of one input; a file is open for each."""
 
+COLUMNS: Final = (
+    *("ordinal", "decision_id", "org_id", "ts", "namespace", "surface", "user_hash", "cohort"),
+    *("device", "bucket_device", "experiment", "variant", "served_items", "identified_items"),
+    *("personalized_items", "reason_items", "reason_requested_items", "cold_start_items", "items"),
+    *("personalized_ids", "sources", "alpha", "beta", "gamma", "profile_boost", "mmr_lambda"),
+    *("mmr_picks", "brand_cap_hits", "category_cap_hits"),
+)
+"""Of the data: those of ``sql/decisions.sql``, without ``problem``."""
 COMPRESSION: Final = "zstd"
 ROW_GROUP_ROWS: Final = 100_000
 HELD_BYTES: Final = 96 << 20
@@ -204,20 +212,23 @@ def read_manifest(folder: Path, day: date) -> Manifest:
     try:
         fields = json.loads(text)
         version = fields["schema_version"]
-        if version == SCHEMA_VERSION:
-            return Manifest(
-                partition,
-                **fields
-                | {
-                    "day": date.fromisoformat(fields["day"]),
-                    "min_ts": datetime.fromisoformat(fields["min_ts"]),
-                    "max_ts": datetime.fromisoformat(fields["max_ts"]),
-                },
-            )
+        if version != SCHEMA_VERSION:
+            raise SnapshotError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}", again)
+        manifest = Manifest(
+            partition,
+            **fields
+            | {
+                "day": date.fromisoformat(fields["day"]),
+                "min_ts": datetime.fromisoformat(fields["min_ts"]),
+                "max_ts": datetime.fromisoformat(fields["max_ts"]),
+            },
+        )
     except (ValueError, KeyError, TypeError) as error:
         what = f"{path} is no manifest of a snapshot ({type(error).__name__})"
         raise SnapshotError(what, again) from None
-    raise SnapshotError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}", again)
+    if manifest.day != day:
+        raise SnapshotError(f"{path} is of {manifest.day}, not of {day}", again)
+    return manifest
 
 
 def days_of(folder: Path) -> list[date]:
@@ -233,7 +244,7 @@ def check(manifest: Manifest) -> None:
     """Compare the data file with its manifest.
 
     Raises:
-        SnapshotError: it is missing, or not what was written.
+        SnapshotError: it is missing, or not what was written, or lacks a column.
     """
     remedy = f"make the snapshot of {manifest.day} again"
     try:
@@ -245,6 +256,13 @@ def check(manifest: Manifest) -> None:
         raise SnapshotError(what, remedy)
     if checksum != manifest.sha256:
         raise SnapshotError(f"{manifest.data} is not what was written (SHA-256)", remedy)
+    try:
+        missing = set(COLUMNS).difference(pq.read_schema(manifest.data).names)
+    except pa.ArrowException:
+        raise SnapshotError(f"{manifest.data} is no Parquet file", remedy) from None
+    if missing:
+        what = f"{manifest.data} is damaged: it has no column {' and no '.join(sorted(missing))}"
+        raise SnapshotError(what, remedy)
 
 
 # --- from lines to decisions ------------------------------------------------------------------

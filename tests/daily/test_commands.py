@@ -385,6 +385,7 @@ def test_a_wrong_command_ends_with_2_before_anything_is_read(arguments, said, fo
         (["--traces", SAMPLE, "--day", DAY, "--warehouse", "analytics.duckdb"], "analytics"),
         (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "x"], "http://localhost:9091"),
         (["--traces", SAMPLE, "--day", DAY, "--k", "0"], "--k"),
+        (["--traces", SAMPLE, "--day", "0001-01-01"], "days are from 1000-01-01 to 9998-12-31"),
         (["--traces", SAMPLE, "--day", DAY, "--outcomes", "none.ndjson"], "none.ndjson"),
     ],
 )
@@ -393,6 +394,25 @@ def test_a_wrong_command_says_what_is_wrong(arguments, said):
     assert result.exit_code in (1, 2)
     assert said in " ".join(result.output.replace("│", " ").split())
     assert "Traceback" not in result.output
+
+
+def test_a_day_after_which_there_is_none_is_refused():
+    result = run(
+        "snapshot", "--from", "postgresql:///x", "--day", "9999-12-31", "--to", "snapshots"
+    )
+    assert result.exit_code == 2
+    assert "days are from 1000-01-01 to 9998-12-31" in " ".join(result.output.split())
+
+
+def test_a_snapshot_in_the_folder_of_another_day_is_refused_of_history_too():
+    run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    for day in DAYS[1:3]:
+        Path(f"snapshots/day={day}").rename(f"snapshots/day={day - timedelta(days=10)}")
+    for day in (DAY, DAYS[1] - timedelta(days=10)):
+        result = daily("--day", day, "--traces", "snapshots", "--log", "none", exit_code=1)
+        said = f"is of {DAYS[1]}, not of {DAYS[1] - timedelta(days=10)}; make the snapshot of"
+        assert said in " ".join(result.stderr.split())
+    assert not Path("personalization.duckdb").exists()
 
 
 def test_a_damaged_snapshot_is_refused():

@@ -13,7 +13,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from otel_personalization.conventions import MalformedReason
 from otel_personalization.daily import snapshot
 from otel_personalization.daily.lines import DAMAGED, NO_JSON, FileLines
 from otel_personalization.daily.snapshot import (
+    COLUMNS,
     LONG_ORG_ID,
     MANIFEST,
     OTHER_DAYS,
@@ -708,6 +711,39 @@ def test_a_manifest_of_another_version_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
     with pytest.raises(SnapshotError, match="schema_version 2, not 1"):
         read_manifest(tmp_path, DAY)
+
+
+def test_a_manifest_of_another_day_than_its_folder_is_refused(tmp_path):
+    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
+    manifest.partition.rename(tmp_path / f"day={NEXT_DAY}")
+    with pytest.raises(SnapshotError, match=f"is of {DAY}, not of {NEXT_DAY}") as raised:
+        read_manifest(tmp_path, NEXT_DAY)
+    assert raised.value.remedy == f"make the snapshot of {NEXT_DAY} again"
+
+
+def test_a_data_file_that_lacks_a_column_is_damaged(tmp_path):
+    """Though it is the one that its manifest is of."""
+    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
+    rows = pq.ParquetFile(manifest.data).read()
+    assert tuple(rows.column_names) == COLUMNS
+    pq.write_table(rows.drop_columns(["user_hash", "sources"]), manifest.data)
+    told = "is damaged: it has no column sources and no user_hash"
+    with pytest.raises(SnapshotError, match=told) as raised:
+        check(resealed(manifest))
+    assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
+
+
+def test_a_data_file_of_another_format_is_told(tmp_path):
+    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
+    manifest.data.write_bytes(b"ordinal,decision_id")
+    with pytest.raises(SnapshotError, match="is no Parquet file"):
+        check(resealed(manifest))
+
+
+def resealed(manifest: Manifest) -> Manifest:
+    """A manifest of what is in the data file now."""
+    content = manifest.data.read_bytes()
+    return replace(manifest, bytes=len(content), sha256=sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize(
