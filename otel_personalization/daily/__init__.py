@@ -14,6 +14,7 @@ Data flows one way, and a module imports only from those above it in this list::
     served.py          what was served, counted from them
     source_events.py   what sources found, in the order of time
     shared_items.py    how many items lists share, of all pairs at once
+    overlap_interval.py  the interval of a mean over pairs of users
     overlap.py         Jaccard overlap of users' lists, with its interval
     entropy.py         entropy of what was served, corrected and with its interval
     rollup.py          which rows there are, and which of the finest cells are in each

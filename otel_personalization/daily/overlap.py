@@ -27,12 +27,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
-from scipy.special import expit, logit, stdtrit
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily.arrays import Integers, Numbers, groups
+from otel_personalization.daily.overlap_interval import MOST_USERS_SKEWED, Products, interval_of
 from otel_personalization.daily.shared_items import tiles
-from otel_personalization.daily.tables import CONFIDENCE, PERCENTILES
+from otel_personalization.daily.tables import PERCENTILES
 
 _FEW: Final = 1 / 5
 """Share of lists that may come and go until to compare all of them anew takes no longer."""
@@ -88,8 +88,9 @@ class Overlaps:
 
     def __init__(self, lists: pa.ListArray | pa.ChunkedArray, k: int) -> None:
         self._k = k
-        self._items, self._sizes = _items_of(lists, k)
-        self._number_of_items = int(self._items.max(initial=0)) + 1
+        self._lists = _matrix_of(lists, k)
+        self._items, self._sizes = _padded(self._lists)
+        self._number_of_items = self._lists.shape[1]
         self._compared: list[_Compared] = []
         """Those of which all pairs were compared, and none was taken from another."""
 
@@ -118,7 +119,8 @@ class Overlaps:
         if users < MIN_OVERLAP_USERS:
             return Overlap(users, pairs, mean, None, None, None, identical_share, short_share)
         squares = math.fsum(counts * np.square(values - mean))
-        lower, upper = _interval(mean, users, _standard_error(sums, squares))
+        products = self._products(chosen) if users <= MOST_USERS_SKEWED else None
+        lower, upper = interval_of(mean, sums, squares, products)
         return Overlap(
             users,
             pairs,
@@ -180,6 +182,15 @@ class Overlaps:
                     tally[both, : size + 1] += shared.sum(axis=2)
         return sums, tally
 
+    def _products(self, chosen: Integers) -> Products:
+        """Of the overlaps of some of the lists, each pair by itself."""
+        has, sizes = self._lists[chosen], self._sizes[chosen]
+        overlaps = has @ has.T
+        shared, size = overlaps.data, np.repeat(sizes, np.diff(overlaps.indptr))
+        overlaps.data = shared / (size + sizes[overlaps.indices] - shared)
+        # Each list overlaps with itself by 1.
+        return lambda numbers: float(numbers @ (overlaps @ numbers) - numbers @ numbers)
+
 
 @cache
 def _overlaps(k: int) -> Numbers:
@@ -203,51 +214,6 @@ class _Compared:
     lists together and by those that they share. Of none that they share it says nothing."""
 
 
-def _interval(mean: float, users: int, error: float) -> tuple[float, float]:
-    """A 95 % interval of a mean of 0 to 1.
-
-    It is symmetric in log(mean / (1 - mean)), of which the standard error is error / (mean
-    (1 - mean)), by Student's t: means of few users that hardly overlap are skewed.
-
-    Args:
-        mean: 0 and 1 have no error that could be seen, and get no width.
-        users: how many.
-        error: the standard error of the mean.
-    """
-    if not error or not 0 < mean < 1:
-        return mean, mean
-    margin = float(stdtrit(users - 1, (1 + CONFIDENCE) / 2)) * error / (mean * (1 - mean))
-    return float(expit(logit(mean) - margin)), float(expit(logit(mean) + margin))
-
-
-def _standard_error(sums: Numbers, squares: float) -> float:
-    """Of the mean over pairs, for users drawn at random: a jackknife over users without its bias.
-
-    With S_u the sum of the overlaps of user u and the n - 1 others, T = sum S_u / 2, the mean
-    without u is (T - S_u) / C(n - 1, 2), and the jackknife's variance (n - 1) / n x the sum of its
-    squared deviations becomes 4 A / (n (n - 1) (n - 2)^2) with A = sum (S_u - mean S)^2. It is too
-    large on average (Efron and Stein), up to twice where few pairs share anything at all. A counts
-    each pair's own square B = sum (J - mean J)^2 twice, and that is what the excess comes from:
-    4 (A - B) / (n (n - 1) (n - 2) (n - 3)) is the mean's square less the mean of J x J' over pairs
-    of pairs that have no user in common, so its expectation is the variance. It may come out too
-    small by chance, even negative; and the variance is at least that of as many pairs that share no
-    users, B / C(n, 2)^2 (Hoeffding: no term of it is negative).
-
-    Source: Hoeffding, A class of statistics with asymptotically normal distribution, Annals of
-    Mathematical Statistics 19 (1948); Arvesen, Jackknifing U-statistics, the same 40 (1969); Efron
-    and Stein, The jackknife estimate of variance, Annals of Statistics 9 (1981).
-
-    Args:
-        sums: S_u of each of four users or more.
-        squares: B.
-    """
-    n = len(sums)
-    excess = float(np.square(sums - sums.mean()).sum()) - squares
-    of_users = 4 * excess / (n * (n - 1) * (n - 2) * (n - 3))
-    of_pairs = squares / math.comb(n, 2) ** 2
-    return math.sqrt(max(of_users, of_pairs))
-
-
 def _percentiles(values: Numbers, counts: Integers, wanted: Sequence[int]) -> dict[int, float]:
     """Percentiles of values that occur several times, as SQL's ``percentile_cont``.
 
@@ -265,8 +231,8 @@ def _percentiles(values: Numbers, counts: Integers, wanted: Sequence[int]) -> di
     return found
 
 
-def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[Integers, Integers]:
-    """The distinct items of lists as numbers, lists by places; and how many each list has."""
+def _matrix_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> sparse.csr_matrix:
+    """Lists x items, 1 where a list has an item."""
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
     items = lists.flatten()
@@ -276,7 +242,7 @@ def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[Integers, 
     lengths = pc.list_value_length(lists).to_numpy()
     matrix = sparse.csr_matrix(
         (
-            np.ones(len(items), bool),
+            np.ones(len(items)),
             encoded.indices.to_numpy(),
             np.concatenate(([0], np.cumsum(lengths))),
         ),
@@ -284,12 +250,19 @@ def _items_of(lists: pa.ListArray | pa.ChunkedArray, k: int) -> tuple[Integers, 
         copy=True,
     )
     matrix.sum_duplicates()
-    sizes = np.diff(matrix.indptr).astype(np.int64)
+    matrix.data[:] = 1
+    sizes = np.diff(matrix.indptr)
     if len(sizes) and (sizes.min() < 1 or sizes.max() > k):
         raise ValueError(f"a list has {sizes.min()} items, or {sizes.max()}; not 1 to {k}")
+    return matrix
+
+
+def _padded(lists: sparse.csr_matrix) -> tuple[Integers, Integers]:
+    """The items of lists, lists by places, with 0 after the last; and how many each list has."""
+    sizes = np.diff(lists.indptr).astype(np.int64)
     places = np.arange(sizes.max(initial=0))
-    found = np.zeros((len(lists), len(places)), np.int64)
-    found[places < sizes[:, None]] = matrix.indices
+    found = np.zeros((len(sizes), len(places)), np.int64)
+    found[places < sizes[:, None]] = lists.indices
     return found, sizes
 
 

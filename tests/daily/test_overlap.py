@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily import overlap as module
-from otel_personalization.daily import shared_items
+from otel_personalization.daily import overlap_interval, shared_items
 from otel_personalization.daily.overlap import Overlap, Overlaps, overlap_of
 
 T_29 = 2.045229642132703
@@ -161,27 +162,83 @@ def test_very_many_pairs_that_share_as_much_are_each_counted(shared):
     )
 
 
-@settings(max_examples=15)
+def normal_limits(lists: list[set[str]], lower: float, upper: float) -> tuple[float, float, float]:
+    """The limits of an interval, as what is normal by the definition; and Student's t."""
+    n = len(lists)
+    overlap = {
+        (i, j): len(lists[i] & lists[j]) / len(lists[i] | lists[j])
+        for i, j in itertools.permutations(range(n), 2)
+    }
+    mean, error = statistics.fmean(overlap.values()), math.sqrt(variance(lists))
+    h = [statistics.fmean(overlap[u, v] for v in range(n) if v != u) - mean for u in range(n)]
+    v2 = max(statistics.fmean(one**2 for one in h), n * error**2 / 4)
+    skewness = statistics.fmean(one**3 for one in h) / v2**1.5
+    of_pairs = (
+        statistics.fmean(h[u] * h[v] * (j - mean - h[u] - h[v]) for (u, v), j in overlap.items())
+        / v2**1.5
+    )
+    root = 6 * math.sqrt(n)
+    b = (skewness + 3 * of_pairs) / root
+    a = (2 * skewness + 3 * of_pairs) / root
+    a -= error * (1 - 2 * mean) / (2 * mean * (1 - mean))
+    kurtosis = statistics.fmean(one**4 for one in h) / v2**2
+    freedom = min(n - 1, 2 * n / (kurtosis - 1)) if kurtosis > 1 else n - 1
+
+    def normal(limit: float) -> float:
+        t = (scipy.special.logit(mean) - scipy.special.logit(limit)) * mean * (1 - mean) / error
+        return t + a * t**2 + a**2 * t**3 / 3 + b
+
+    return normal(lower), normal(upper), scipy.stats.t.ppf(0.975, freedom)
+
+
+@settings(max_examples=25)
 @given(st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=30, max_size=30))
-def test_the_interval_is_that_of_an_unbiased_variance_over_users(lists):
+def test_the_interval_is_that_of_student_once_skewness_is_taken_out(lists):
     found = overlap_of(arrow([sorted(one) for one in lists]), 8)
     assert 0 <= found.lower <= found.mean <= found.upper <= 1
     if 0 < found.mean < 1:
-        odds = found.mean / (1 - found.mean)
-        margin = T_29 * math.sqrt(variance(lists)) / (found.mean * (1 - found.mean))
-        low, high = odds * math.exp(-margin), odds * math.exp(margin)
-        assert found.lower == pytest.approx(low / (1 + low), abs=1e-9)
-        assert found.upper == pytest.approx(high / (1 + high), abs=1e-9)
+        low, high, limit = normal_limits(lists, found.lower, found.upper)
+        assert (low, high) == pytest.approx((limit, -limit), abs=1e-6)
+
+
+def test_the_interval_of_thirty_users_holds_the_truth_though_a_fifth_get_the_fallback(monkeypatch):
+    """Others have 10 items out of 400: of two, the items that they share are hypergeometric."""
+    random = np.random.default_rng(4)
+    fallback = [f"of all {n}" for n in range(10)]
+    chance = [math.comb(10, n) * math.comb(390, 10 - n) / math.comb(400, 10) for n in range(11)]
+    truth = 0.2**2 + 0.96 * sum(p * n / (20 - n) for n, p in enumerate(chance))
+    days = [
+        [
+            fallback if gets else [str(item) for item in random.permutation(400)[:10]]
+            for gets in random.random(30) < 0.2
+        ]
+        for _ in range(1000)
+    ]
+
+    def coverage():
+        found = [overlap_of(arrow(lists), 10) for lists in days]
+        return statistics.fmean(one.lower <= truth <= one.upper for one in found)
+
+    assert 0.93 <= coverage() <= 0.975
+    monkeypatch.setattr(module, "MOST_USERS_SKEWED", 0)
+    assert coverage() < 0.92
+
+
+def test_of_many_users_the_interval_is_symmetric_in_log_odds(monkeypatch):
+    monkeypatch.setattr(module, "MOST_USERS_SKEWED", 29)
+    found = overlap_of(arrow([["a", "b"]] * 5 + [[f"own {n}"] for n in range(25)]), 2)
+    lower, mean, upper = (scipy.special.logit(x) for x in (found.lower, found.mean, found.upper))
+    assert mean - lower == pytest.approx(upper - mean)
 
 
 def test_users_who_all_overlap_alike_have_the_uncertainty_of_their_pairs():
     couples = [{f"of couple {n // 2}"} for n in range(30)]
     found = overlap_of(arrow([sorted(one) for one in couples]), 1)
     assert found.mean == 15 / 435
-    margin = T_29 * math.sqrt(variance(couples)) / (found.mean * (1 - found.mean))
-    odds = 15 / 420 * math.exp(margin)
-    assert found.upper == pytest.approx(odds / (1 + odds), abs=1e-12)
     assert variance(couples) == pytest.approx(found.mean * (1 - found.mean) / 435)
+    low, high, limit = normal_limits(couples, found.lower, found.upper)
+    assert limit == pytest.approx(T_29)
+    assert (low, high) == pytest.approx((limit, -limit), abs=1e-9)
 
 
 def test_the_variance_is_the_jackknife_s_less_what_pairs_count_twice():
@@ -199,7 +256,7 @@ def test_the_variance_is_the_jackknife_s_less_what_pairs_count_twice():
     squared = float(np.square(sums - sums.mean()).sum())
     assert jackknife == pytest.approx(4 * squared / (n * (n - 1) * (n - 2) ** 2), rel=1e-12)
     spread = squared / 4
-    assert module._standard_error(sums, spread) ** 2 == pytest.approx(
+    assert overlap_interval.standard_error(sums, spread) ** 2 == pytest.approx(
         4 * (squared - spread) / (n * (n - 1) * (n - 2) * (n - 3)), rel=1e-12
     )
 
