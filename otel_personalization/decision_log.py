@@ -62,7 +62,6 @@ _logger = logging.getLogger(__name__)
 _line_logger = logging.getLogger(DECISION_LOGGER)
 
 _FINISH_SECONDS: Final = 0.5
-_SAY_SECONDS: Final = 0.1
 _GATHER_SECONDS: Final = 0.02
 """How long the writer lets decisions come together: it then takes Python's lock once for all."""
 _TIGHT_LENGTH: Final = 32
@@ -256,7 +255,7 @@ class _Writer:
             self._warner.warn(
                 "finish", "Log lines were lost: %s did not take them in time.", self._settings.log
             )
-            self._warner.wait(_SAY_SECONDS)
+            self._warner.wait()
         return not lost
 
     def _give_up(self) -> int:

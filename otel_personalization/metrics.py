@@ -52,8 +52,6 @@ _EXIT_FLUSH_SECONDS = 1.2
 lines before, it must fit in 5 s at exit, of which the server needs a part."""
 _WORKER_FLUSH_SECONDS = 4.0
 """The same for a worker of multiprocessing, where no other flush follows."""
-_SAY_SECONDS = 0.1
-"""Time for a warning to be logged, where the process may end next."""
 _CREATE_SECONDS = 5.0
 """Creating the instruments takes milliseconds; after this long a lock will never open."""
 
@@ -371,7 +369,7 @@ class Instruments:
         except Exception as error:
             self.totals.add_internal_error(InternalErrorKind.FLUSH)
             self._warner.warn("flush", "The counters could not be flushed: %r.", error)
-            self._warner.wait(_SAY_SECONDS)
+            self._warner.wait()
             return False
         return True
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from otel_personalization.forks import call_in_children
 
 INTERVAL_SECONDS: Final = 60.0
+_SAY_SECONDS: Final = 0.1
 
 
 class Warner:
@@ -53,13 +54,9 @@ class Warner:
         except RuntimeError:  # Python exits, and starts no threads any more
             saying.release()
 
-    def wait(self, timeout: float) -> None:
-        """Wait until what was warned of has been logged: where the process may end next.
-
-        Args:
-            timeout: seconds to wait at most.
-        """
-        until = monotonic() + timeout
+    def wait(self) -> None:
+        """Wait a moment until what was warned of has been logged: the process may end next."""
+        until = monotonic() + _SAY_SECONDS
         for saying in list(self._saying.values()):
             if saying.acquire(timeout=max(0.0, until - monotonic())):
                 saying.release()
