@@ -42,13 +42,20 @@ PROMISED = (0.93, 0.97)
 CATALOG = 2000
 TOPICS = 10
 K = 10
-OVERLAP_RUNS = {30: 4000, 100: 3000, 1000: 2000, 5000: 1000}
+OVERLAP_RUNS = {30: 4000, 100: 3000, 1000: 2000, 5000: 600}
 """Users -> repetitions."""
 TRUTH_USERS, TRUTH_RUNS = 5000, 40
 
 ITEMS_OF_USER = 15
 GROUPS = 256
-ENTROPY_RUNS = {300: 150, 1_000: 1500, 3_000: 1500, 10_000: 1500, 100_000: 600}
+ENTROPY_RUNS = {
+    300: 150,
+    1_000: 1500,
+    3_000: 1500,
+    10_000: 1500,
+    30_000: 1000,
+    100_000: 600,
+}
 """Items -> repetitions."""
 MIN_RELIABLE_RUNS = 50
 """Under as many reliable ones, their coverage says nothing."""
@@ -88,6 +95,7 @@ SHOPS = (
     Shop("hardly anything in common", 0.3),
     Shop("a long tail", 1.0),
     Shop("a few favourites", 1.5),
+    Shop("a long tail; one in twenty gets the fallback", 1.0, 0.05),
     Shop("a long tail; one in five gets the fallback", 1.0, 0.2),
     Shop("a long tail; half get the fallback", 1.0, 0.5),
 )
@@ -139,7 +147,7 @@ class Brands:
 POPULATIONS = tuple(
     Brands(brands, skew, concentration)
     for brands in (20, 200, 2000)
-    for skew in (0.5, 1.0, 1.5)
+    for skew in (0.5, 1.0, 1.5, 2.0)
     for concentration in (10.0, 100.0)
 )
 
@@ -206,7 +214,7 @@ docstrings say how. It takes twenty minutes of one CPU.
 
 Lists of up to {K} items out of {CATALOG:,}. Repetitions:
 {", ".join(f"{runs:,} of {users:,} users" for users, runs in OVERLAP_RUNS.items())}; so a figure is
-right to about 0.3, 0.4, 0.5 and 0.7 (its standard error).
+right to about 0.3, 0.4, 0.5 and 0.9 (its standard error).
 
 """
     text += row(["population", "mean overlap", *(f"{users:,} users" for users in OVERLAP_RUNS)])
@@ -222,7 +230,7 @@ users, and never called reliable. Taste is the concentration of a user's shares 
 those of all: with 10, over a third of items are drawn from the user's own items before, with 100,
 one in sixteen. In brackets, the per cent of repetitions that were called reliable, where not all
 were; a dash where fewer than {MIN_RELIABLE_RUNS} repetitions were. A figure is right to about 0.6
-(0.9 of 100,000 items). Repetitions:
+(0.7 of 30,000 items, 0.9 of 100,000). Repetitions:
 {", ".join(f"{runs:,} of {items:,} items" for items, runs in ENTROPY_RUNS.items())}.
 
 """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FIRST_DAY: Final = date(1000, 1, 1)
 LAST_DAY: Final = date(9998, 12, 31)
-"""Beyond, the days before or after one are none that Python has."""
+"""So that there are days of history before each, of four digits, and one after it."""
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 
@@ -290,7 +290,7 @@ def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | No
     if last < first:
         raise typer.BadParameter("the last day is before the first", param_hint="--to-day")
     if first.date() < FIRST_DAY or last.date() > LAST_DAY:
-        raise typer.BadParameter(f"days are from {FIRST_DAY} to {LAST_DAY}", param_hint="--day")
+        raise typer.BadParameter(f"days are from {FIRST_DAY} to {LAST_DAY}")
     return [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from otel_personalization.daily.engines import Engine, EngineError
-from otel_personalization.daily.lines import DAMAGED, NO_JSON
+from otel_personalization.daily.lines import DAMAGED, NO_JSON, OTHER_DAYS
 from otel_personalization.daily.measures import MOST_USERS, Exposure, Lists, Settings, Totals
 from otel_personalization.daily.outcomes import (
     Arms,
@@ -29,7 +29,7 @@ from otel_personalization.daily.outcomes import (
 )
 from otel_personalization.daily.rollup import Cells, Row, UserSets, rolled_up, users_of
 from otel_personalization.daily.served import USER_GROUPS
-from otel_personalization.daily.snapshot import Manifest
+from otel_personalization.daily.snapshot import UNDATED, Manifest
 from otel_personalization.daily.sources import count_sources
 from otel_personalization.daily.tables import (
     ALL,
@@ -81,14 +81,13 @@ class Run:
         return self.day - timedelta(days=self.history_days)
 
     @property
-    def needed_days(self) -> list[date]:
-        """The days of which snapshots are read."""
-        first = min(self.window_start, self.history_start)
-        return [first + timedelta(days=n) for n in range((self.day - first).days + 1)]
+    def first_needed_day(self) -> date:
+        """The first of the days of which snapshots are read; the last is the day itself."""
+        return min(self.window_start, self.history_start)
 
     def needs(self, day: date) -> bool:
         """Whether the snapshot of a day is read."""
-        return day in self.needed_days
+        return self.first_needed_day <= day <= self.day
 
     def history_of(self, manifests: Iterable[Manifest]) -> list[date]:
         """The days of history on which the organisation had decisions."""
@@ -342,9 +341,9 @@ def _quality(
         for name, counts in rules.items():
             counts[row[name]] = counts.get(row[name], 0) + row["decisions"]
     problems = dict(manifest.problems)
-    problems.pop("other_days", None)
+    problems.pop(OTHER_DAYS, None)
     skipped = problems.pop(NO_JSON, 0) + problems.pop(DAMAGED, 0)
-    undated = problems.pop("undated", 0)
+    undated = problems.pop(UNDATED, 0)
     return Quality(
         decisions=sum(row["decisions"] for row in totals),
         malformed=problems,

@@ -34,6 +34,8 @@ NO_JSON: Final = "no_json"
 """Kind of problem: a line that is no JSON, no UTF-8, or too long to be read."""
 DAMAGED: Final = "damaged"
 """Kind of problem: the rest of a file whose gzip stream is damaged."""
+OTHER_DAYS: Final = "other_days"
+"""Traces of days that were not asked for; counted beside the problems, though it is none."""
 
 
 class SourceError(RemediedError):
@@ -46,7 +48,11 @@ def in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(kinds).replace("_", " ")
 
 
-_WORDS: Final = {NO_JSON: "no JSON", DAMAGED: "damaged rests of files"}
+_WORDS: Final = {
+    NO_JSON: "no JSON",
+    DAMAGED: "damaged rests of files",
+    OTHER_DAYS: "of days that were not asked for",
+}
 
 
 class Problems:

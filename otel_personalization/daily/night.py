@@ -64,7 +64,11 @@ class Order:
     @property
     def needed_days(self) -> set[date]:
         """The days of which any run reads the snapshot."""
-        return {needed for day in self.days for needed in self.run_of(day, "").needed_days}
+        return {
+            day - timedelta(days=before)
+            for day in self.days
+            for before in range((day - self.run_of(day, "").first_needed_day).days + 1)
+        }
 
 
 @dataclass
@@ -111,7 +115,7 @@ def stored(
 
     Args:
         traces: the folder, or the files.
-        days: those that are read of files.
+        days: those of which files are written; of others, lines are not even judged.
         progress: see `ndjson.Progress`.
         stages: keys of ``extras.candidate_sources`` that are no sources; of files.
 
@@ -294,8 +298,8 @@ def _publish(order: Order, warehouse: Warehouse, tables: DayTables, telling: Tel
         elif pushed.left_out:
             places = ", ".join("/".join(place) for place in pushed.left_out[:5])
             telling.note(
-                f"{len(pushed.left_out)} surfaces have no series in the Pushgateway ({places}): "
-                "too many, or names that are too long"
+                f"{len(pushed.left_out)} surfaces have no series in the Pushgateway, which are too "
+                f"many ({places})"
             )
 
 

@@ -30,7 +30,7 @@ from scipy import sparse
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily.arrays import Integers, Numbers, groups
-from otel_personalization.daily.overlap_interval import MOST_USERS_SKEWED, Products, interval_of
+from otel_personalization.daily.overlap_interval import SKEWNESS_USERS, interval_of
 from otel_personalization.daily.shared_items import tiles
 from otel_personalization.daily.tables import PERCENTILES
 
@@ -98,7 +98,8 @@ class Overlaps:
         """The overlap of some of the lists over all pairs, exactly.
 
         Args:
-            chosen: which, in an order on which rounding may depend.
+            chosen: which; of many, the interval looks at the first more closely, which have to be
+                lists like any.
 
         Returns:
             None where there is none.
@@ -119,8 +120,8 @@ class Overlaps:
         if users < MIN_OVERLAP_USERS:
             return Overlap(users, pairs, mean, None, None, None, identical_share, short_share)
         squares = math.fsum(counts * np.square(values - mean))
-        products = self._products(chosen) if users <= MOST_USERS_SKEWED else None
-        lower, upper = interval_of(mean, sums, squares, products)
+        overlaps = self._matrix(chosen[:SKEWNESS_USERS])
+        lower, upper = interval_of(mean, sums, squares, overlaps)
         return Overlap(
             users,
             pairs,
@@ -182,14 +183,13 @@ class Overlaps:
                     tally[both, : size + 1] += shared.sum(axis=2)
         return sums, tally
 
-    def _products(self, chosen: Integers) -> Products:
-        """Of the overlaps of some of the lists, each pair by itself."""
+    def _matrix(self, chosen: Integers) -> sparse.csr_matrix:
+        """The overlaps of some of the lists, each with each."""
         has, sizes = self._lists[chosen], self._sizes[chosen]
         overlaps = has @ has.T
         shared, size = overlaps.data, np.repeat(sizes, np.diff(overlaps.indptr))
         overlaps.data = shared / (size + sizes[overlaps.indices] - shared)
-        # Each list overlaps with itself by 1.
-        return lambda numbers: float(numbers @ (overlaps @ numbers) - numbers @ numbers)
+        return overlaps
 
 
 @cache

@@ -2,40 +2,38 @@
 
 A mean over pairs is a U-statistic: pairs share users, so that its interval is one of users::
 
-    lower, upper = interval_of(mean, sums, squares, products)
+    lower, upper = interval_of(mean, sums, squares, overlaps)
 
-Three things make Student's t too narrow where few users are compared, and each has its remedy here.
-A mean near 0 is skewed: the interval is symmetric on the scale of log odds. Its error is an
-estimate, and a bad one where few users differ from the others (those that get a fallback, say): it
-has fewer degrees of freedom. And mean and error depend on each other: a sample with few such users
-has a low mean and a small error, so that its interval ends too low; what is skewed is made
-symmetric before limits are taken.
+Two things make Student's t too narrow where few users differ from the others (those that get a
+fallback, say), and each has its remedy here. A mean near 0 is skewed: the interval is symmetric on
+the scale of log odds. And mean and error depend on each other: a sample with few such users has a
+low mean and a small error, so that its interval ends too low; what is skewed is made symmetric
+before limits are taken. A sample with none of such users cannot tell that there are any.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.special import expit, logit, stdtrit
 
 from otel_personalization.daily.arrays import Numbers
 from otel_personalization.daily.tables import CONFIDENCE
 
-MOST_USERS_SKEWED: Final = 500
-"""Users up to which skewness is taken out: it falls with the root of their number, and what it
-takes to know it grows with the square."""
-
-Products = Callable[[Numbers], float]
-"""Of a number for each user, the sum over ordered pairs of both numbers and the overlap."""
+SKEWNESS_USERS: Final = 200
+"""Users whose pairs tell how skewed a mean is: of more, the first, which are users like any. That
+skewness falls with the root of the number of users, and all pairs would grow with its square."""
+_NO_ERROR: Final = 1e-12
+"""Of the mean: what is less is left by rounding."""
 
 
 def interval_of(
-    mean: float, sums: Numbers, squares: float, products: Products | None
+    mean: float, sums: Numbers, squares: float, overlaps: sparse.csr_matrix
 ) -> tuple[float, float]:
-    """A 95 % interval of a mean overlap, 0 to 1.
+    """A 95 % interval of a mean overlap, 0 to 1, which holds the mean.
 
     With the mean m, its standard error s and T = (logit(m) - logit(true mean)) m (1 - m) / s, the
     expansion of Edgeworth says that T + a T^2 + b is normal but for terms of 1 / users, with
@@ -46,28 +44,26 @@ def interval_of(
       last term is what the scale of log odds adds.
 
     T + a T^2 + a^2 T^3 / 3 + b is as good, and grows everywhere, so that it can be turned round.
-    Its limits are those of Student's t with 2 n / (k - 1) degrees of freedom, k = mean of h^4 /
-    v^4, and n - 1 at most: those of a chi square with as much spread as v^2.
+    Its limits are those of Student's t. Where users hardly differ and all error is that of pairs,
+    v^2 is n s^2 / 4 instead, which is more; so b is under 0.9, and m within the limits.
 
     Source: Helmers, On the Edgeworth expansion and the bootstrap approximation for a Studentized
     U-statistic, Annals of Statistics 19 (1991); Hall, On the removal of skewness by transformation,
-    Journal of the Royal Statistical Society B 54 (1992); Satterthwaite, An approximate distribution
-    of estimates of variance components, Biometrics Bulletin 2 (1946).
+    Journal of the Royal Statistical Society B 54 (1992).
 
     Args:
         mean: of all pairs; 0 and 1 have no error that could be seen, and get no width.
         sums: S_u of each of four users or more, the sum of the overlaps with all others.
         squares: sum of (J - m)^2 over unordered pairs.
-        products: see there; None with more than `MOST_USERS_SKEWED` users.
+        overlaps: J of the first `SKEWNESS_USERS` users, each with each, and 1 with themselves.
     """
     error = standard_error(sums, squares)
-    if not error or not 0 < mean < 1:
+    if error <= _NO_ERROR * mean or not 0 < mean < 1:
         return mean, mean
-    skewness, degrees = _skewness(mean, error, sums, products)
-    limit = float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
+    skewness = _Skewness.of(mean, error, sums, overlaps)
+    limit = float(stdtrit(len(sums) - 1, (1 + CONFIDENCE) / 2))
     scale = error / (mean * (1 - mean))
-    lower = logit(mean) - scale * skewness.turned_round(limit)
-    upper = logit(mean) - scale * skewness.turned_round(-limit)
+    lower, upper = (logit(mean) - scale * skewness.turned_round(t) for t in (limit, -limit))
     return float(expit(lower)), float(expit(upper))
 
 
@@ -77,34 +73,31 @@ class _Skewness(NamedTuple):
     a: float
     b: float
 
+    @classmethod
+    def of(cls, mean: float, error: float, sums: Numbers, overlaps: sparse.csr_matrix) -> _Skewness:
+        """How skewed T is."""
+        n = len(sums)
+        differs = sums / (n - 1) - mean
+        squares = differs * differs  # to raise to the third power takes fifty times as long
+        variance = max(float(squares.mean()), n * error**2 / 4)
+        c = float((squares * differs).mean()) / variance**1.5
+        # Over pairs of different users, without looking at each of them.
+        users = overlaps.shape[0]
+        some, of_some = differs[:users], squares[:users]
+        first, second, third = (float(part.sum()) for part in (some, of_some, some * of_some))
+        products = float(some @ (overlaps @ some)) - second
+        products -= mean * (first**2 - second) + 2 * (first * second - third)
+        d = products / (users * (users - 1)) / variance**1.5
+        of_scale = error * (1 - 2 * mean) / (2 * mean * (1 - mean))
+        root = 6 * math.sqrt(n)
+        return cls((2 * c + 3 * d) / root - of_scale, (c + 3 * d) / root)
+
     def turned_round(self, normal: float) -> float:
         """The T of which T + a T^2 + a^2 T^3 / 3 + b is some number."""
         # ((1 + 3 a x)^1/3 - 1) / a, as it can be computed where a is 0 or nearly so.
         x = normal - self.b
         root = float(np.cbrt(1 + 3 * self.a * x))
         return 3 * x / (root * root + root + 1)
-
-
-def _skewness(
-    mean: float, error: float, sums: Numbers, products: Products | None
-) -> tuple[_Skewness, float]:
-    """How skewed T is, and its degrees of freedom."""
-    n = len(sums)
-    differs = sums / (n - 1) - mean
-    squared = differs * differs  # to raise to the third power takes fifty times as long
-    square, cube, fourth = (float(squared @ of) for of in (np.ones(n), differs, squared))
-    # Where users hardly differ all error is that of pairs. Being at least that, b is under 0.9: the
-    # mean is always within its interval.
-    variance = max(square / n, n * error**2 / 4)
-    excess = fourth / n / variance**2 - 1
-    degrees = min(n - 1.0, 2 * n / excess) if excess > 0 else n - 1.0
-    if products is None:
-        return _Skewness(0, 0), degrees
-    # Since the differences add up to 0.
-    of_pairs = products(differs) + mean * square + 2 * cube
-    c, d = cube / n / variance**1.5, of_pairs / (n * (n - 1)) / variance**1.5
-    a = (2 * c + 3 * d) / (6 * math.sqrt(n)) - error * (1 - 2 * mean) / (2 * mean * (1 - mean))
-    return _Skewness(a, (c + 3 * d) / (6 * math.sqrt(n))), degrees
 
 
 def standard_error(sums: Numbers, squares: float) -> float:

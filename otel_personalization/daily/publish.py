@@ -69,7 +69,6 @@ from otel_personalization.daily.tables import (
     DayTables,
 )
 from otel_personalization.prometheus_api import authorization_of, without_credentials
-from otel_personalization.trace import fits_label
 
 TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = (0.5, 2.0)
@@ -91,7 +90,7 @@ class Pushed:
     """The later day that the Pushgateway has, so that nothing was pushed; None if it was."""
     left_out: tuple[Place, ...]
     """Namespaces and surfaces without series: past the largest number of them, those with the
-    fewest decisions; and those that are too long for a label."""
+    fewest decisions."""
 
 
 def previous_overlap(day_tables: DayTables, day_before: pa.Table) -> dict[Place, float]:
@@ -139,14 +138,13 @@ def push(url: str, day_tables: DayTables, previous_day_overlap: Mapping[Place, f
         _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]),
         key=lambda row: (-row["decisions"], row["namespace"], row["surface"]),
     )
-    series: list[tuple[Place, dict[Gauge, float | None]]] = []
-    left_out: list[Place] = []
-    for row in rows:
-        place = (row["namespace"], row["surface"])
-        if len(series) < LARGEST_MAX_LABEL_SETS and all(map(fits_label, place)):
-            series.append((place, _figures(row, previous_day_overlap.get(place))))
-        else:
-            left_out.append(place)
+    of_place = {(row["namespace"], row["surface"]): row for row in rows}
+    places = list(of_place)
+    left_out = places[LARGEST_MAX_LABEL_SETS:]
+    series = [
+        (place, _figures(of_place[place], previous_day_overlap.get(place)))
+        for place in places[:LARGEST_MAX_LABEL_SETS]
+    ]
     newest = gateway.day_of(key)
     if newest is not None and newest > day_tables.day:
         return Pushed(newest, tuple(left_out))

@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 
 from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES, MAX_LABEL_LENGTH
 from otel_personalization.daily.files import locked, sync
-from otel_personalization.daily.lines import NO_JSON, SCHEMA, Lines, in_words
+from otel_personalization.daily.lines import NO_JSON, OTHER_DAYS, SCHEMA, Lines, in_words
 from otel_personalization.daily.sql import text_of
 from otel_personalization.errors import RemediedError
 from otel_personalization.ndjson import Problem
@@ -50,11 +50,9 @@ SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "_manifest.json"
 UNDATED: Final = "undated"
 """Kind of problem: a trace without a readable ``ts``, which belongs to no day."""
-LONG_ORG_ID: Final = "long_org_id"
-"""Kind of problem: a trace of an organisation whose id is longer than names are. Folded as they
-are, several organisations would be one."""
-OTHER_DAYS: Final = "other_days"
-"""Traces of days that were not asked for; counted beside the problems, though it is none."""
+UNUSABLE_ORG_ID: Final = "unusable_org_id"
+"""Kind of problem: a trace of an organisation whose id is longer than names are, or has NUL. Folded
+as names are, several organisations would be one."""
 MAX_DAYS: Final = 400
 """Of one input; a file is open for each."""
 
@@ -99,12 +97,14 @@ class EmptyDayError(Exception):
         problems: Mapping[str, int],
     ) -> None:
         of_days = f" of {', '.join(map(str, sorted(days)))}" if days else ""
-        found = dict(problems)
+        but = [in_words(problems)] if problems else []
         if manifests:
-            of = str(*manifests) if len(manifests) == 1 else f"{len(manifests):,} days"
-            found[f"written of {of}"] = sum(manifest.rows for manifest in manifests.values())
-        but = in_words(found) or "it is empty"
-        super().__init__(f"there is no decision{of_days} in the input ({but})")
+            rows = sum(manifest.rows for manifest in manifests.values())
+            others = str(*manifests) if len(manifests) == 1 else f"{len(manifests):,} other days"
+            but.append(f"{rows:,} of {others} were written")
+        super().__init__(
+            f"there is no decision{of_days} in the input ({', '.join(but) or 'it is empty'})"
+        )
         self.days = tuple(sorted(days))
         self.manifests = manifests
 
@@ -127,8 +127,8 @@ class Manifest:
     sha256: str
     problems: dict[str, int]
     """Lines that are no rows, by kind: ``no_json``, ``damaged`` (rests of files), ``undated``,
-    ``long_org_id``, a `conventions.MalformedReason`, ``other_days``. Malformed traces of another
-    day are not among them; what has no day is, for it may belong to this one.
+    ``unusable_org_id``, a `conventions.MalformedReason`, ``other_days``. Malformed traces of
+    another day are not among them; what has no day is, for it may belong to this one.
     """
     organisations: dict[str, int]
     """Rows by org_id."""
@@ -227,7 +227,8 @@ def read_manifest(folder: Path, day: date) -> Manifest:
         what = f"{path} is no manifest of a snapshot ({type(error).__name__})"
         raise SnapshotError(what, again) from None
     if manifest.day != day:
-        raise SnapshotError(f"{path} is of {manifest.day}, not of {day}", again)
+        remedy = f"name its folder day={manifest.day}, or remove it"
+        raise SnapshotError(f"{path} is of {manifest.day}, not of {day}", remedy)
     return manifest
 
 
@@ -236,7 +237,9 @@ def days_of(folder: Path) -> list[date]:
     days = []
     for path in folder.glob(f"day=*/{MANIFEST}"):
         with suppress(ValueError):
-            days.append(date.fromisoformat(path.parent.name.removeprefix("day=")))
+            day = date.fromisoformat(path.parent.name.removeprefix("day="))
+            if path.parent.name == f"day={day}":  # and not day=20261121, which some Pythons read
+                days.append(day)
     return sorted(days)
 
 
@@ -258,7 +261,7 @@ def check(manifest: Manifest) -> None:
         raise SnapshotError(f"{manifest.data} is not what was written (SHA-256)", remedy)
     try:
         missing = set(COLUMNS).difference(pq.read_schema(manifest.data).names)
-    except pa.ArrowException:
+    except (pa.ArrowException, OSError):
         raise SnapshotError(f"{manifest.data} is no Parquet file", remedy) from None
     if missing:
         what = f"{manifest.data} is damaged: it has no column {' and no '.join(sorted(missing))}"
@@ -511,7 +514,7 @@ _TOLD_CHARACTERS: Final = 64
 _WORDS: Final = {
     NO_JSON: "no JSON",
     UNDATED: "no readable ts: it belongs to no day",
-    LONG_ORG_ID: f"org_id of more than {MAX_LABEL_LENGTH} characters",
+    UNUSABLE_ORG_ID: f"org_id of more than {MAX_LABEL_LENGTH} characters, or with NUL",
 }
 
 

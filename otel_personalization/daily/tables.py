@@ -357,7 +357,8 @@ class Quality:
     decisions: int
     """Counted ones."""
     malformed: dict[str, int]
-    """Malformed traces, by reason."""
+    """Traces with a day that could not be counted, by reason: malformed ones, and those whose
+    organisation has an id that cannot be used."""
     skipped_lines: int
     """Lines that are no JSON."""
     undated: int

@@ -199,13 +199,13 @@ def decisions_of(lines: Iterable[str]) -> Iterator[Decision]:
 
 def decision_of(trace: Any, ordinal: int = 0) -> Decision | None:
     """A decision from its trace as JSON; None where it is malformed or undated, or its organisation
-    has too long an id: organisations do not count together."""
+    has too long an id, or one with NUL: organisations do not count together."""
     counts = counts_of(trace)
     instant = instant_of(trace.get("ts")) if isinstance(trace, dict) else None
     if counts is None or instant is None:
         return None
     org_id = name(trace.get("org_id")) or UNKNOWN
-    if len(org_id) > LONGEST_NAME:
+    if len(org_id) > LONGEST_NAME or "\0" in org_id:
         return None
     namespace = label(trace.get("namespace")) or UNKNOWN
     surface = label(trace.get("surface")) or "default"

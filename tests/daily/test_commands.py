@@ -410,7 +410,7 @@ def test_a_snapshot_in_the_folder_of_another_day_is_refused_of_history_too():
         Path(f"snapshots/day={day}").rename(f"snapshots/day={day - timedelta(days=10)}")
     for day in (DAY, DAYS[1] - timedelta(days=10)):
         result = daily("--day", day, "--traces", "snapshots", "--log", "none", exit_code=1)
-        said = f"is of {DAYS[1]}, not of {DAYS[1] - timedelta(days=10)}; make the snapshot of"
+        said = f"is of {DAYS[1]}, not of {DAYS[1] - timedelta(days=10)}; name its folder"
         assert said in " ".join(result.stderr.split())
     assert not Path("personalization.duckdb").exists()
 

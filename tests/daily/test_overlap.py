@@ -162,8 +162,14 @@ def test_very_many_pairs_that_share_as_much_are_each_counted(shared):
     )
 
 
-def normal_limits(lists: list[set[str]], lower: float, upper: float) -> tuple[float, float, float]:
-    """The limits of an interval, as what is normal by the definition; and Student's t."""
+def normal_limits(
+    lists: list[set[str]], lower: float, upper: float, some: int | None = None
+) -> tuple[float, float]:
+    """The limits of an interval, as what is normal by the definition.
+
+    Args:
+        some: how many of the users tell how pairs are skewed.
+    """
     n = len(lists)
     overlap = {
         (i, j): len(lists[i] & lists[j]) / len(lists[i] | lists[j])
@@ -174,21 +180,22 @@ def normal_limits(lists: list[set[str]], lower: float, upper: float) -> tuple[fl
     v2 = max(statistics.fmean(one**2 for one in h), n * error**2 / 4)
     skewness = statistics.fmean(one**3 for one in h) / v2**1.5
     of_pairs = (
-        statistics.fmean(h[u] * h[v] * (j - mean - h[u] - h[v]) for (u, v), j in overlap.items())
+        statistics.fmean(
+            h[u] * h[v] * (overlap[u, v] - mean - h[u] - h[v])
+            for u, v in itertools.permutations(range(some or n), 2)
+        )
         / v2**1.5
     )
     root = 6 * math.sqrt(n)
     b = (skewness + 3 * of_pairs) / root
     a = (2 * skewness + 3 * of_pairs) / root
     a -= error * (1 - 2 * mean) / (2 * mean * (1 - mean))
-    kurtosis = statistics.fmean(one**4 for one in h) / v2**2
-    freedom = min(n - 1, 2 * n / (kurtosis - 1)) if kurtosis > 1 else n - 1
 
     def normal(limit: float) -> float:
         t = (scipy.special.logit(mean) - scipy.special.logit(limit)) * mean * (1 - mean) / error
         return t + a * t**2 + a**2 * t**3 / 3 + b
 
-    return normal(lower), normal(upper), scipy.stats.t.ppf(0.975, freedom)
+    return normal(lower), normal(upper)
 
 
 @settings(max_examples=25)
@@ -197,8 +204,8 @@ def test_the_interval_is_that_of_student_once_skewness_is_taken_out(lists):
     found = overlap_of(arrow([sorted(one) for one in lists]), 8)
     assert 0 <= found.lower <= found.mean <= found.upper <= 1
     if 0 < found.mean < 1:
-        low, high, limit = normal_limits(lists, found.lower, found.upper)
-        assert (low, high) == pytest.approx((limit, -limit), abs=1e-6)
+        limits = normal_limits(lists, found.lower, found.upper)
+        assert limits == pytest.approx((T_29, -T_29), abs=1e-6)
 
 
 def test_the_interval_of_thirty_users_holds_the_truth_though_a_fifth_get_the_fallback(monkeypatch):
@@ -219,16 +226,27 @@ def test_the_interval_of_thirty_users_holds_the_truth_though_a_fifth_get_the_fal
         found = [overlap_of(arrow(lists), 10) for lists in days]
         return statistics.fmean(one.lower <= truth <= one.upper for one in found)
 
-    assert 0.93 <= coverage() <= 0.975
-    monkeypatch.setattr(module, "MOST_USERS_SKEWED", 0)
-    assert coverage() < 0.92
+    assert 0.95 <= coverage() <= 0.98
+    monkeypatch.setattr(overlap_interval._Skewness, "turned_round", lambda _, normal: normal)
+    assert coverage() < 0.9
 
 
-def test_of_many_users_the_interval_is_symmetric_in_log_odds(monkeypatch):
-    monkeypatch.setattr(module, "MOST_USERS_SKEWED", 29)
-    found = overlap_of(arrow([["a", "b"]] * 5 + [[f"own {n}"] for n in range(25)]), 2)
-    lower, mean, upper = (scipy.special.logit(x) for x in (found.lower, found.mean, found.upper))
-    assert mean - lower == pytest.approx(upper - mean)
+def test_of_many_users_the_first_tell_how_pairs_are_skewed(monkeypatch):
+    lists = [{"a", str(n % 3)} for n in range(10)] + [{f"own {n}", str(n % 7)} for n in range(20)]
+    whole = overlap_of(arrow([sorted(one) for one in lists]), 2)
+    monkeypatch.setattr(module, "SKEWNESS_USERS", 15)
+    found = overlap_of(arrow([sorted(one) for one in lists]), 2)
+    assert (found.lower, found.upper) != (whole.lower, whole.upper)
+    limits = normal_limits(lists, found.lower, found.upper, some=15)
+    assert limits == pytest.approx((T_29, -T_29), abs=1e-9)
+
+
+@given(st.integers(30, 60), st.integers(1, 19))
+def test_users_whose_pairs_all_overlap_alike_have_an_interval_without_width(users, own):
+    """Where the mean is rounded, its error is not quite 0."""
+    lists = [["of all", *(f"own {n} {m}" for m in range(own))] for n in range(users)]
+    found = overlap_of(arrow(lists), 20)
+    assert found.lower == found.mean == found.upper == pytest.approx(1 / (2 * own + 1))
 
 
 def test_users_who_all_overlap_alike_have_the_uncertainty_of_their_pairs():
@@ -236,9 +254,8 @@ def test_users_who_all_overlap_alike_have_the_uncertainty_of_their_pairs():
     found = overlap_of(arrow([sorted(one) for one in couples]), 1)
     assert found.mean == 15 / 435
     assert variance(couples) == pytest.approx(found.mean * (1 - found.mean) / 435)
-    low, high, limit = normal_limits(couples, found.lower, found.upper)
-    assert limit == pytest.approx(T_29)
-    assert (low, high) == pytest.approx((limit, -limit), abs=1e-9)
+    limits = normal_limits(couples, found.lower, found.upper)
+    assert limits == pytest.approx((T_29, -T_29), abs=1e-9)
 
 
 def test_the_variance_is_the_jackknife_s_less_what_pairs_count_twice():

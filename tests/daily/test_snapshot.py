@@ -26,13 +26,12 @@ from hypothesis import strategies as st
 
 from otel_personalization.conventions import MalformedReason
 from otel_personalization.daily import snapshot
-from otel_personalization.daily.lines import DAMAGED, NO_JSON, FileLines
+from otel_personalization.daily.lines import DAMAGED, NO_JSON, OTHER_DAYS, FileLines
 from otel_personalization.daily.snapshot import (
     COLUMNS,
-    LONG_ORG_ID,
     MANIFEST,
-    OTHER_DAYS,
     UNDATED,
+    UNUSABLE_ORG_ID,
     EmptyDayError,
     Manifest,
     MissingDayError,
@@ -282,16 +281,24 @@ def test_what_has_no_field_of_a_trace_is_no_trace_as_for_the_hook(tmp_path):
     ]
 
 
-def test_an_organisation_with_too_long_an_id_is_told_and_not_counted(tmp_path):
-    long = trace(org_id="o" * 65, decision_id="long")
-    path = file_of(tmp_path / "traces", trace(org_id=f" {'o' * 64} "), long, trace(org_id="a\0b"))
+def test_an_organisation_with_an_id_that_names_cannot_be_is_told_and_not_counted(tmp_path):
+    """Folded as names are, it would be another organisation."""
+    path = file_of(
+        tmp_path / "traces",
+        trace(org_id=f" {'o' * 64} "),
+        trace(org_id="o" * 65, decision_id="long"),
+        trace(org_id="a\0b", decision_id="nul"),
+        trace(org_id="a\ufffdb"),
+    )
     lines = FileLines([path])
     (manifest,) = write(lines, tmp_path / "snapshots").values()
     assert manifest.organisations == {"a\ufffdb": 1, "o" * 64: 1}
-    assert manifest.problems == {LONG_ORG_ID: 1}
-    (problem,) = lines.problems.first
-    assert problem.line == 2
-    assert problem.what == "org_id of more than 64 characters (decision_id 'long')"
+    assert manifest.problems == {UNUSABLE_ORG_ID: 2}
+    what = "org_id of more than 64 characters, or with NUL (decision_id '{}')"
+    assert [(problem.line, problem.what) for problem in lines.problems.first] == [
+        (2, what.format("long")),
+        (3, what.format("nul")),
+    ]
 
 
 def test_other_days_than_those_asked_for_are_counted_and_no_problem(tmp_path):
@@ -380,7 +387,7 @@ def test_a_day_without_decisions_is_said_and_the_old_snapshot_stays(tmp_path):
         write(lines, folder, [DAY, NEXT_DAY])
     assert raised.value.days == (DAY,)
     assert raised.value.manifests.keys() == {NEXT_DAY}
-    assert str(raised.value).endswith("(1 undated, 1 written of 2026-11-22)")
+    assert str(raised.value).endswith("(1 undated, 1 of 2026-11-22 were written)")
     assert read_manifest(folder, DAY) == old
     assert read_manifest(folder, NEXT_DAY).rows == 1
 
@@ -388,7 +395,10 @@ def test_a_day_without_decisions_is_said_and_the_old_snapshot_stays(tmp_path):
 def test_an_input_of_other_days_that_were_asked_for_is_not_said_to_be_empty(tmp_path):
     path = file_of(tmp_path / "traces", trace(), trace("2026-11-22T00:00:00Z"), trace())
     missing = date(2026, 11, 23)
-    with pytest.raises(EmptyDayError, match=r"of 2026-11-23 in the input \(3 written of 2 days\)$"):
+    with pytest.raises(
+        EmptyDayError,
+        match=r"of 2026-11-23 in the input \(3 of 2 other days were written\)$",
+    ):
         write(FileLines([path]), tmp_path / "snapshots", [DAY, NEXT_DAY, missing])
 
 
@@ -718,7 +728,7 @@ def test_a_manifest_of_another_day_than_its_folder_is_refused(tmp_path):
     manifest.partition.rename(tmp_path / f"day={NEXT_DAY}")
     with pytest.raises(SnapshotError, match=f"is of {DAY}, not of {NEXT_DAY}") as raised:
         read_manifest(tmp_path, NEXT_DAY)
-    assert raised.value.remedy == f"make the snapshot of {NEXT_DAY} again"
+    assert raised.value.remedy == f"name its folder day={DAY}, or remove it"
 
 
 def test_a_data_file_that_lacks_a_column_is_damaged(tmp_path):

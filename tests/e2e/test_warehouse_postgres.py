@@ -135,13 +135,6 @@ def test_a_connection_that_is_lost_is_said_to_be_and_leaves_the_old_day(target, 
         assert contents(warehouse) == rows_of(day_tables(version=1))
 
 
-def test_a_name_with_a_nul_costs_no_day(target):
-    tables = day_tables(places=[("a\0b", "home")])
-    with open_warehouse(target) as warehouse:
-        warehouse.replace(tables)
-        assert set(contents(warehouse)[0]["namespace"].to_pylist()) == {"a\ufffdb"}
-
-
 def test_names_that_postgresql_cannot_hold_cost_no_night(target, tmp_path):
     """Neither those that no index takes, nor two that would be the same."""
     letters = random.Random(1)

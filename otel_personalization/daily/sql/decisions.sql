@@ -158,11 +158,12 @@ SELECT
         malformed,
         CASE
             WHEN ts IS NULL THEN 'undated'
-            WHEN length(org_id) > getvariable('longest_name') THEN 'long_org_id'
+            WHEN length(org_id) > getvariable('longest_name') OR contains(org_id, chr(0))
+                THEN 'unusable_org_id'
         END
     ) AS problem,
     text_of(trace.decision_id, '') AS decision_id,
-    name_of(org_id, getvariable('longest_name')) AS org_id,
+    org_id,
     ts,
     -- Of both, where one is too long.
     CASE

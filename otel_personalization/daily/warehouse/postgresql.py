@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Final
 
 import psycopg
 import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import errors
 
 from otel_personalization.daily.postgres import PostgresUrl, UnreadableUrlError
@@ -106,7 +105,7 @@ class _PostgreSQL(Database):
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types([self._copied[column.kind] for column in table.columns])
             for batch in rows.to_batches(max_chunksize=10_000):
-                for row in zip(*(_values(column) for column in batch.columns), strict=True):
+                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     copy.write_row(row)
 
     @contextmanager
@@ -133,10 +132,3 @@ _REMEDIES: Final[Mapping[type[psycopg.Error], str]] = {
         "pg_stat_activity and pg_locks show which"
     ),
 }
-
-
-def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_string(column.type):
-        # The one character that PostgreSQL has no place for; a name with it must not cost a day.
-        column = pc.replace_substring(column, "\0", "\ufffd")
-    return list(column.to_pylist())
