@@ -234,13 +234,17 @@ def read_manifest(folder: Path, day: date) -> Manifest:
 
 def days_of(folder: Path) -> list[date]:
     """The days of which a folder has snapshots, in order."""
-    days = []
-    for path in folder.glob(f"day=*/{MANIFEST}"):
-        with suppress(ValueError):
-            day = date.fromisoformat(path.parent.name.removeprefix("day="))
-            if path.parent.name == f"day={day}":  # and not day=20261121, which some Pythons read
-                days.append(day)
-    return sorted(days)
+    found = (_day_of(path.parent) for path in folder.glob(f"day=*/{MANIFEST}"))
+    return sorted(day for day in found if day is not None)
+
+
+def _day_of(partition: Path) -> date | None:
+    """The day that a folder is named after; None where it is none."""
+    with suppress(ValueError):
+        day = date.fromisoformat(partition.name.removeprefix("day="))
+        if partition.name == f"day={day}":  # and not day=20261121, which some Pythons read
+            return day
+    return None
 
 
 def check(manifest: Manifest) -> None:
@@ -597,8 +601,10 @@ def _remove_left_over(folder: Path) -> None:
         with suppress(BlockingIOError, FileNotFoundError), locked(workplace / _LOCK, wait=False):
             shutil.rmtree(workplace, ignore_errors=True)
     for partition in folder.glob("day=*"):
-        with suppress(SnapshotError, ValueError):
-            day = date.fromisoformat(partition.name.removeprefix("day="))
+        day = _day_of(partition)
+        if day is None:
+            continue
+        with suppress(SnapshotError):
             try:
                 current = read_manifest(folder, day).file
             except MissingDayError:

@@ -731,6 +731,18 @@ def test_a_manifest_of_another_day_than_its_folder_is_refused(tmp_path):
     assert raised.value.remedy == f"name its folder day={DAY}, or remove it"
 
 
+@pytest.mark.parametrize("name", ["day=20261121", "day=2026-W47-6", "day=x", "day="])
+def test_a_folder_of_another_name_is_no_snapshot_and_stays_as_it_is(tmp_path, name):
+    """Though some Pythons read the first two as that day."""
+    file = file_of(tmp_path / "traces", trace())
+    (manifest,) = write(FileLines([file]), tmp_path / "snapshots").values()
+    manifest.partition.rename(tmp_path / "snapshots" / name)
+    there = {path: path.read_bytes() for path in (tmp_path / "snapshots" / name).iterdir()}
+    assert days_of(tmp_path / "snapshots") == []
+    write(FileLines([file_of(tmp_path / "more", trace(decision_id="e"))]), tmp_path / "snapshots")
+    assert {path: path.read_bytes() for path in there} == there
+
+
 def test_a_data_file_that_lacks_a_column_is_damaged(tmp_path):
     """Though it is the one that its manifest is of."""
     (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
@@ -743,9 +755,12 @@ def test_a_data_file_that_lacks_a_column_is_damaged(tmp_path):
     assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
 
 
-def test_a_data_file_of_another_format_is_told(tmp_path):
+@pytest.mark.parametrize(
+    "content", [b"ordinal,decision_id", b"PAR1" + 16 * b"x" + b"\x08\0\0\0PAR1"]
+)
+def test_a_data_file_of_another_format_is_told(tmp_path, content):
     (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
-    manifest.data.write_bytes(b"ordinal,decision_id")
+    manifest.data.write_bytes(content)
     with pytest.raises(SnapshotError, match="is no Parquet file"):
         check(resealed(manifest))
 
