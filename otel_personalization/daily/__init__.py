@@ -6,7 +6,7 @@ Data flows one way, and a module imports only from those above it in this list::
     tables.py          every column of every table, with its meaning; the contract
     sql/               the statements, a file each
     postgres.py        where a PostgreSQL is, and what of it may be shown
-    files.py           locks, and files that are on the disk
+    files.py           locks, files that are on the disk, folders of days
     lines.py           stored traces as lines of JSON, from files
     postgres_lines.py  the same from PostgreSQL
     snapshot.py        lines -> Parquet partitions ``day=YYYY-MM-DD/``, by ``sql/decisions.sql``

@@ -1,11 +1,12 @@
-"""Files that outlast a killed run, and that two runs do not write at once."""
+"""Files that outlast a killed run, and that two runs do not write at once; folders of days."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path
 
 
@@ -32,3 +33,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def day_of(folder: Path) -> date | None:
+    """The day that a folder is named after; None where it is none."""
+    with suppress(ValueError):
+        day = date.fromisoformat(folder.name.removeprefix("day="))
+        if folder.name == f"day={day}":  # and not day=20261121, which some Pythons read
+            return day
+    return None

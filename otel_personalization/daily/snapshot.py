@@ -37,7 +37,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES, MAX_LABEL_LENGTH
-from otel_personalization.daily.files import locked, sync
+from otel_personalization.daily.files import day_of, locked, sync
 from otel_personalization.daily.lines import NO_JSON, OTHER_DAYS, SCHEMA, Lines, in_words
 from otel_personalization.daily.sql import text_of
 from otel_personalization.errors import RemediedError
@@ -234,17 +234,8 @@ def read_manifest(folder: Path, day: date) -> Manifest:
 
 def days_of(folder: Path) -> list[date]:
     """The days of which a folder has snapshots, in order."""
-    found = (_day_of(path.parent) for path in folder.glob(f"day=*/{MANIFEST}"))
+    found = (day_of(path.parent) for path in folder.glob(f"day=*/{MANIFEST}"))
     return sorted(day for day in found if day is not None)
-
-
-def _day_of(partition: Path) -> date | None:
-    """The day that a folder is named after; None where it is none."""
-    with suppress(ValueError):
-        day = date.fromisoformat(partition.name.removeprefix("day="))
-        if partition.name == f"day={day}":  # and not day=20261121, which some Pythons read
-            return day
-    return None
 
 
 def check(manifest: Manifest) -> None:
@@ -601,7 +592,7 @@ def _remove_left_over(folder: Path) -> None:
         with suppress(BlockingIOError, FileNotFoundError), locked(workplace / _LOCK, wait=False):
             shutil.rmtree(workplace, ignore_errors=True)
     for partition in folder.glob("day=*"):
-        day = _day_of(partition)
+        day = day_of(partition)
         if day is None:
             continue
         with suppress(SnapshotError):

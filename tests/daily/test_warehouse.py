@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -475,6 +476,15 @@ def test_a_folder_that_is_there_needs_no_slash(folder):
 
 def file_of(folder, table=PERSONALIZATION_DAILY):
     return folder / table.schema / table.name / f"day={DAY}" / "org-acme.parquet"
+
+
+@pytest.mark.parametrize("name", [f"day={DAY:%Y%m%d}", "day=x"])
+def test_a_folder_that_is_not_named_as_days_are_adds_nothing(folder, name):
+    """Though some Pythons read the first as a day."""
+    with open_warehouse(f"{folder}/") as warehouse:
+        warehouse.replace(day_tables())
+        shutil.copytree(file_of(folder).parent, file_of(folder).parent.with_name(name))
+        assert contents(warehouse) == rows_of(day_tables())
 
 
 def test_a_file_that_lacks_columns_has_nulls_and_other_columns_are_left_out(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from otel_personalization.daily.files import locked, sync
+from otel_personalization.daily.files import day_of, locked, sync
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY, Table, arrow_schema
 from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseError, one_line
 
@@ -94,11 +94,9 @@ class Folder(Warehouse):
 
     def _files(self, table: Table, org_id: str) -> Iterator[tuple[date, Path]]:
         for folder in (self._folder / table.schema / table.name).glob("day=*"):
-            with suppress(ValueError):  # of somebody else
-                day = date.fromisoformat(folder.name.removeprefix("day="))
-                file = self._file(table, day, org_id)
-                if file.exists():
-                    yield day, file
+            day = day_of(folder)
+            if day is not None and (file := self._file(table, day, org_id)).exists():
+                yield day, file
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
