@@ -396,6 +396,14 @@ def test_a_wrong_command_says_what_is_wrong(arguments, said):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(("history_days", "cohort"), [(2, "returning"), (1, "unknown")])
+def test_of_a_file_history_begins_with_its_first_day(history_days, cohort):
+    before = f"{DAY - timedelta(days=2)}T10:00:00Z"
+    file = file_of(trace(ts=before, decision_id="before"), trace())
+    daily("--day", DAY, "--traces", file, "--log", "none", "--history-days", history_days)
+    assert {row["cohort"] for row in rows_of("analytics.personalization_daily")} == {"all", cohort}
+
+
 def test_a_day_after_which_there_is_none_is_refused():
     result = run(
         "snapshot", "--from", "postgresql:///x", "--day", "9999-12-31", "--to", "snapshots"
