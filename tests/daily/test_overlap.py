@@ -209,11 +209,11 @@ def test_the_interval_is_that_of_student_once_skewness_is_taken_out(lists):
 
 
 def test_the_interval_of_thirty_users_holds_the_truth_though_a_fifth_get_the_fallback(monkeypatch):
-    """Others have 10 items out of 400: of two, the items that they share are hypergeometric."""
+    """Others have 10 items out of 400: what two of them share is hypergeometric."""
     random = np.random.default_rng(4)
     fallback = [f"of all {n}" for n in range(10)]
     chance = [math.comb(10, n) * math.comb(390, 10 - n) / math.comb(400, 10) for n in range(11)]
-    truth = 0.2**2 + 0.96 * sum(p * n / (20 - n) for n, p in enumerate(chance))
+    truth = 0.2**2 + 0.8**2 * sum(p * n / (20 - n) for n, p in enumerate(chance))
     days = [
         [
             fallback if gets else [str(item) for item in random.permutation(400)[:10]]
