@@ -198,6 +198,11 @@ def shown(coverage: float) -> str:
     return text if PROMISED[0] <= coverage <= PROMISED[1] else f"**{text}**"
 
 
+def standard_error(runs: int) -> str:
+    """Of a coverage of 95 % that many runs tell, in per cent."""
+    return f"{100 * math.sqrt(0.95 * 0.05 / runs):.1f}"
+
+
 def row(cells: Sequence[str]) -> str:
     """A row of a table."""
     return f"| {' | '.join(cells)} |\n"
@@ -216,7 +221,7 @@ docstrings say how. It takes a quarter of an hour of one CPU.
 
 Lists of up to {K} items out of {CATALOG:,}. Repetitions:
 {", ".join(f"{runs:,} of {users:,} users" for users, runs in OVERLAP_RUNS.items())}; so a figure is
-right to about 0.3, 0.4, 0.5 and 0.9 (its standard error).
+right to about {", ".join(map(standard_error, OVERLAP_RUNS.values()))} (its standard error).
 
 """
     text += row(["population", "mean overlap", *(f"{users:,} users" for users in OVERLAP_RUNS)])
@@ -231,9 +236,9 @@ Items come from users with {ITEMS_OF_USER} each, in up to {GROUPS} groups; so 30
 users, and never called reliable. Taste is the concentration of a user's shares of brands around
 those of all: with 10, over a third of items are drawn from the user's own items before, with 100,
 one in sixteen. In brackets, the per cent of repetitions that were called reliable, where not all
-were; a dash where fewer than {MIN_RELIABLE_RUNS} repetitions were. A figure is right to about 0.6
-(0.7 of 30,000 items, 0.9 of 100,000). Repetitions:
-{", ".join(f"{runs:,} of {items:,} items" for items, runs in ENTROPY_RUNS.items())}.
+were; a dash where fewer than {MIN_RELIABLE_RUNS} repetitions were. Repetitions:
+{", ".join(f"{runs:,} of {items:,} items" for items, runs in ENTROPY_RUNS.items())}; so a figure is
+right to about {", ".join(map(standard_error, ENTROPY_RUNS.values()))}.
 
 """
     text += row(["brands", "skew", "taste", "entropy", *(f"{n:,} items" for n in ENTROPY_RUNS)])
