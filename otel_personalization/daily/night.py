@@ -115,7 +115,7 @@ def stored(
 
     Args:
         traces: the folder, or the files.
-        days: those of which files are written; of others, lines are not even judged.
+        days: those that are written of files; what could not be counted of others is not told.
         progress: see `ndjson.Progress`.
         stages: keys of ``extras.candidate_sources`` that are no sources; of files.
 

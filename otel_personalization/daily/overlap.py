@@ -120,8 +120,8 @@ class Overlaps:
         if users < MIN_OVERLAP_USERS:
             return Overlap(users, pairs, mean, None, None, None, identical_share, short_share)
         squares = math.fsum(counts * np.square(values - mean))
-        overlaps = self._matrix(chosen[:SKEWNESS_USERS])
-        lower, upper = interval_of(mean, sums, squares, overlaps)
+        some = self._each_with_each(chosen[:SKEWNESS_USERS])
+        lower, upper = interval_of(mean, sums, squares, some)
         return Overlap(
             users,
             pairs,
@@ -183,13 +183,13 @@ class Overlaps:
                     tally[both, : size + 1] += shared.sum(axis=2)
         return sums, tally
 
-    def _matrix(self, chosen: Integers) -> sparse.csr_matrix:
-        """The overlaps of some of the lists, each with each."""
-        has, sizes = self._lists[chosen], self._sizes[chosen]
-        overlaps = has @ has.T
-        shared, size = overlaps.data, np.repeat(sizes, np.diff(overlaps.indptr))
-        overlaps.data = shared / (size + sizes[overlaps.indices] - shared)
-        return overlaps
+    def _each_with_each(self, chosen: Integers) -> sparse.csr_matrix:
+        """The overlap of each of some lists with each."""
+        lists, sizes = self._lists[chosen], self._sizes[chosen]
+        found = lists @ lists.T
+        both = np.repeat(sizes, np.diff(found.indptr)) + sizes[found.indices]
+        found.data = _overlaps(self._k)[both, found.data.astype(np.int64)]
+        return found
 
 
 @cache

@@ -104,13 +104,13 @@ def previous_overlap(day_tables: DayTables, day_before: pa.Table) -> dict[Place,
         Only what has enough users, and is of the same K and window on both days.
     """
     settings_of = {
-        (row["namespace"], row["surface"]): [row[name] for name in OVERLAP_SETTINGS]
+        _place_of(row): [row[name] for name in OVERLAP_SETTINGS]
         for row in _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name])
     }
     return {
         place: overlap
         for row in _surfaces(day_before)
-        if (place := (row["namespace"], row["surface"])) in settings_of
+        if (place := _place_of(row)) in settings_of
         and settings_of[place] == [row[name] for name in OVERLAP_SETTINGS]
         and (overlap := _figures(row, None)[CATALOG_OVERLAP]) is not None
     }
@@ -136,18 +136,16 @@ def push(url: str, day_tables: DayTables, previous_day_overlap: Mapping[Place, f
     key = {DAILY_ORG: day_tables.org_id}
     rows = sorted(
         _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]),
-        key=lambda row: (-row["decisions"], row["namespace"], row["surface"]),
+        key=lambda row: (-row["decisions"], _place_of(row)),
     )
-    of_place = {(row["namespace"], row["surface"]): row for row in rows}
-    places = list(of_place)
-    left_out = places[LARGEST_MAX_LABEL_SETS:]
     series = [
-        (place, _figures(of_place[place], previous_day_overlap.get(place)))
-        for place in places[:LARGEST_MAX_LABEL_SETS]
+        (place := _place_of(row), _figures(row, previous_day_overlap.get(place)))
+        for row in rows[:LARGEST_MAX_LABEL_SETS]
     ]
+    left_out = tuple(map(_place_of, rows[LARGEST_MAX_LABEL_SETS:]))
     newest = gateway.day_of(key)
     if newest is not None and newest > day_tables.day:
-        return Pushed(newest, tuple(left_out))
+        return Pushed(newest, left_out)
     gateway.put(
         DAILY_JOB,
         key,
@@ -160,7 +158,7 @@ def push(url: str, day_tables: DayTables, previous_day_overlap: Mapping[Place, f
             _family(DAILY_SUCCESS_TIMESTAMP, [((), time.time())]),
         ],
     )
-    return Pushed(None, tuple(left_out))
+    return Pushed(None, left_out)
 
 
 def push_run(url: str, *, success: bool, org_id: str | None = None) -> None:
@@ -204,7 +202,7 @@ def write_lines(
         OSError: the stream does not take them.
     """
     for row in _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]):
-        place = (row["namespace"], row["surface"])
+        place = _place_of(row)
         figures = _figures(row, previous_day_overlap.get(place))
         line = {
             "timestamp": datetime.now(timezone.utc).isoformat(timespec="microseconds")[:26] + "Z",
@@ -231,6 +229,10 @@ def _surfaces(rows: pa.Table) -> list[dict[str, Any]]:
     of_everybody = pc.and_(pc.equal(rows["cohort"], ALL), pc.equal(rows["device"], ALL))
     found = rows.filter(pc.and_(of_everybody, pc.not_equal(rows["surface"], ALL)))
     return list(found.to_pylist())
+
+
+def _place_of(row: Mapping[str, Any]) -> Place:
+    return row["namespace"], row["surface"]
 
 
 def _figures(row: Mapping[str, Any], previous_overlap: float | None) -> dict[Gauge, float | None]:

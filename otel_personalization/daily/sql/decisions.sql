@@ -168,11 +168,11 @@ SELECT
     -- Of both, where one is too long.
     CASE
         WHEN length(surface) > getvariable('longest_name') THEN 'other'
-        ELSE name_of(namespace, getvariable('longest_name'))
+        ELSE name_of(namespace)
     END AS namespace,
     CASE
         WHEN length(namespace) > getvariable('longest_name') THEN 'other'
-        ELSE name_of(surface, getvariable('longest_name'))
+        ELSE name_of(surface)
     END AS surface,
     -- As it is: it is compared, and never shown.
     CASE
@@ -180,33 +180,26 @@ SELECT
             THEN trace.user_hash ->> '$'
     END
         AS user_hash,
-    name_of(
-        label_of(extras.cohort, getvariable('space')), getvariable('longest_name')
-    ) AS cohort,
-    name_of(
-        label_of(extras.device, getvariable('space')), getvariable('longest_name')
-    ) AS device,
+    name_of(label_of(extras.cohort, getvariable('space'))) AS cohort,
+    name_of(label_of(extras.device, getvariable('space'))) AS device,
     name_of(
         lower(trimmed(
             regexp_extract(text_of(bandit.bucket_key, ''), '^ctx:(?:[^|]*[|])*?device=([^|]*)', 1),
             getvariable('space')
-        )),
-        getvariable('longest_name')
+        ))
     ) AS bucket_device,
     name_of(
         coalesce(
             text_of(extras.bandit_experiment, getvariable('space')),
             text_of(bandit.experiment, getvariable('space'))
-        ),
-        getvariable('longest_name')
+        )
     ) AS experiment,
     name_of(
         coalesce(
             text_of(extras.experiment_variant, getvariable('space')),
             text_of(extras.bandit_variant, getvariable('space')),
             text_of(bandit.variant, getvariable('space'))
-        ),
-        getvariable('longest_name')
+        )
     ) AS variant,
     coalesce(len(items), 0) AS served_items,
     coalesce(len(list_filter(ids, lambda id: id IS NOT NULL)), 0) AS identified_items,
@@ -256,19 +249,14 @@ SELECT
     -- Those of one name are one source. As a rule no name changes.
     CASE
         WHEN how_many(list_transform(
-            sources, lambda one: one.source <> name_of(one.source, getvariable('longest_name'))
+            sources, lambda one: one.source <> name_of(one.source)
         )) = 0 THEN sources
         ELSE list_transform(
-            list_sort(list_distinct(list_transform(
-                sources, lambda one: name_of(one.source, getvariable('longest_name'))
-            ))),
+            list_sort(list_distinct(list_transform(sources, lambda one: name_of(one.source)))),
             lambda name: struct_pack(
                 source := name,
                 candidates := CAST(list_sum(list_transform(
-                    list_filter(
-                        sources,
-                        lambda one: name_of(one.source, getvariable('longest_name')) = name
-                    ),
+                    list_filter(sources, lambda one: name_of(one.source) = name),
                     lambda one: one.candidates
                 )) AS BIGINT)
             )
