@@ -55,7 +55,7 @@ def tiles(items: Integers, sizes: Integers, number_of_items: int) -> Iterator[Ti
         some = slice(*np.searchsorted(word, [first, first + len(of_words)]))
         there = items[some][np.arange(items.shape[1]) < sizes[some, None]]
         bits = np.zeros((number_of_items, len(of_words)), np.uint64)
-        np.bitwise_or.at(
+        np.add.at(  # no bit comes twice, and to add takes a quarter of the time of or
             bits.ravel(),
             there * len(of_words) + np.repeat(word[some] - first, sizes[some]),
             np.repeat(bit[some], sizes[some]),
