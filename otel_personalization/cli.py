@@ -1,6 +1,7 @@
 """The command line: ``otel-personalization replay | doctor | snapshot | daily``.
 
-What one command needs is imported when that runs: OpenTelemetry alone takes a tenth of a second.
+What one command needs is imported when that runs: OpenTelemetry alone takes a tenth of a second,
+and HTTP a twentieth.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from otel_personalization.console import (
 from otel_personalization.conventions import COLLABORATIVE_SOURCE, DOCTOR_WAIT_SECONDS
 from otel_personalization.daily import commands
 from otel_personalization.ndjson import Format
-from otel_personalization.prometheus_api import PrometheusApi, without_credentials
 from otel_personalization.settings import NONE, SettingsError
 from otel_personalization.version import __version__
 
@@ -110,6 +110,7 @@ def replay(
       2  no decision trace is in the input, or the command was wrong
       3  some lines were not counted; they are told by file and line
     """  # noqa: D301  # the character, which keeps lines apart
+    from otel_personalization.prometheus_api import without_credentials  # noqa: PLC0415  # HTTP
     from otel_personalization.replay import replay as count  # noqa: PLC0415  # OpenTelemetry
 
     if stamp is not None:
@@ -205,6 +206,7 @@ def doctor(
     """  # noqa: D301  # the character, which keeps lines apart
     from otel_personalization import live_path  # noqa: PLC0415  # OpenTelemetry
     from otel_personalization.doctor import Level, examine  # noqa: PLC0415  # OpenTelemetry
+    from otel_personalization.prometheus_api import PrometheusApi  # noqa: PLC0415  # HTTP
 
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     # An export that a shutdown cuts off is logged after that; findings have said what became of it.

@@ -25,7 +25,8 @@ Data flows one way, and a module imports only from those above it in this list::
     spark.py           the same in Spark
     job.py             snapshots -> the rows of a day
     warehouse/         rows -> a DuckDB file, PostgreSQL or Parquet; a day is replaced whole
-    publish.py         rows -> Pushgateway and log lines
+    figures.py         rows -> what is told of a day, and log lines
+    publish.py         figures -> Pushgateway
     report/            rows -> one HTML file
     night.py           a run of all of that
     commands.py        ``snapshot`` and ``daily`` on the command line

@@ -1,12 +1,8 @@
-"""Tells what the nightly job found: to Prometheus, through a Pushgateway, and to Loki, in lines.
+"""Tells Prometheus what the nightly job found, through a Pushgateway.
 
 ::
 
-    previous = previous_overlap(
-        day_tables, warehouse.read(PERSONALIZATION_DAILY, org_id, before, before)
-    )
-    push("http://localhost:9091", day_tables, previous)
-    write_lines(day_tables, sys.stdout, previous)
+    push("http://localhost:9091", day_tables, previous_overlap(day_tables, day_before))
     push_run("http://localhost:9091", success=True)
 
 The figures of an organisation are one group of the Pushgateway, replaced as a whole by one PUT: a
@@ -20,32 +16,23 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from datetime import time as time_of_day
-from typing import IO, Any, Final
+from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from otel_personalization.conventions import (
-    CATALOG_OVERLAP,
-    CATALOG_OVERLAP_LOWER,
-    CATALOG_OVERLAP_PREVIOUS_DAY,
-    CATALOG_OVERLAP_UPPER,
-    CATALOG_OVERLAP_USERS,
     DAILY_DATE,
-    DAILY_EVENT,
     DAILY_FIGURES,
     DAILY_JOB,
     DAILY_LAST_RUN_SUCCESS,
@@ -53,29 +40,16 @@ from otel_personalization.conventions import (
     DAILY_ORG,
     DAILY_RUN_JOB,
     DAILY_SUCCESS_TIMESTAMP,
-    DIVERSITY_ENTROPY_BRAND,
-    DIVERSITY_ENTROPY_CATEGORY,
-    DIVERSITY_KNOWN_BRAND_SHARE,
-    DIVERSITY_KNOWN_CATEGORY_SHARE,
     LARGEST_MAX_LABEL_SETS,
-    MAX_LOG_VALUE_LENGTH,
-    MIN_OVERLAP_USERS,
     Gauge,
 )
-from otel_personalization.daily.tables import (
-    ALL,
-    OVERLAP_SETTINGS,
-    PERSONALIZATION_DAILY,
-    DayTables,
-)
+from otel_personalization.daily.figures import Place, figures_of, place_of, surfaces_of
+from otel_personalization.daily.tables import PERSONALIZATION_DAILY, DayTables
 from otel_personalization.prometheus_api import authorization_of, without_credentials
 
 TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = (0.5, 2.0)
 """Pauses before the second and the third attempt; there is no fourth."""
-
-Place = tuple[str, str]
-"""Namespace and surface."""
 
 
 class PublishError(Exception):
@@ -91,29 +65,6 @@ class Pushed:
     left_out: tuple[Place, ...]
     """Namespaces and surfaces without series: past the largest number of them, those with the
     fewest decisions."""
-
-
-def previous_overlap(day_tables: DayTables, day_before: pa.Table) -> dict[Place, float]:
-    """Mean overlap of two users' lists on the day before, in percent, by namespace and surface.
-
-    Args:
-        day_tables: the day that it is to be compared with.
-        day_before: rows of `analytics.personalization_daily` of the day before.
-
-    Returns:
-        Only what has enough users, and is of the same K and window on both days.
-    """
-    settings_of = {
-        _place_of(row): [row[name] for name in OVERLAP_SETTINGS]
-        for row in _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name])
-    }
-    return {
-        place: overlap
-        for row in _surfaces(day_before)
-        if (place := _place_of(row)) in settings_of
-        and settings_of[place] == [row[name] for name in OVERLAP_SETTINGS]
-        and (overlap := _figures(row, None)[CATALOG_OVERLAP]) is not None
-    }
 
 
 def push(url: str, day_tables: DayTables, previous_day_overlap: Mapping[Place, float]) -> Pushed:
@@ -135,14 +86,14 @@ def push(url: str, day_tables: DayTables, previous_day_overlap: Mapping[Place, f
     gateway = _Gateway(url)
     key = {DAILY_ORG: day_tables.org_id}
     rows = sorted(
-        _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]),
-        key=lambda row: (-row["decisions"], _place_of(row)),
+        surfaces_of(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]),
+        key=lambda row: (-row["decisions"], place_of(row)),
     )
     series = [
-        (place := _place_of(row), _figures(row, previous_day_overlap.get(place)))
+        (place := place_of(row), figures_of(row, previous_day_overlap.get(place)))
         for row in rows[:LARGEST_MAX_LABEL_SETS]
     ]
-    left_out = tuple(map(_place_of, rows[LARGEST_MAX_LABEL_SETS:]))
+    left_out = tuple(map(place_of, rows[LARGEST_MAX_LABEL_SETS:]))
     newest = gateway.day_of(key)
     if newest is not None and newest > day_tables.day:
         return Pushed(newest, left_out)
@@ -186,81 +137,6 @@ def push_run(url: str, *, success: bool, org_id: str | None = None) -> None:
     )
     if success and org_id is not None:
         gateway.delete(DAILY_RUN_JOB, {})
-
-
-def write_lines(
-    day_tables: DayTables, stream: IO[str], previous_day_overlap: Mapping[Place, float]
-) -> None:
-    """Write one line of JSON for each namespace and surface, with the fields `DAILY_LOG_FIELDS`.
-
-    Args:
-        day_tables: the day.
-        stream: takes the lines, which are ASCII.
-        previous_day_overlap: see `previous_overlap`; empty where that day is missing.
-
-    Raises:
-        OSError: the stream does not take them.
-    """
-    for row in _surfaces(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]):
-        place = _place_of(row)
-        figures = _figures(row, previous_day_overlap.get(place))
-        line = {
-            "timestamp": datetime.now(timezone.utc).isoformat(timespec="microseconds")[:26] + "Z",
-            "level": "INFO",
-            "event": DAILY_EVENT,
-            "day": day_tables.day.isoformat(),
-            "org_id": _cut(day_tables.org_id),
-            "namespace": _cut(place[0]),
-            "surface": _cut(place[1]),
-            **{gauge.prometheus_name: figures[gauge] for gauge in DAILY_FIGURES},
-        }
-        stream.write(json.dumps(line, ensure_ascii=True, allow_nan=False) + "\n")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_LOG_VALUE_LENGTH else text[: MAX_LOG_VALUE_LENGTH - 1] + "…"
-
-
-# --- figures ----------------------------------------------------------------------------------
-
-
-def _surfaces(rows: pa.Table) -> list[dict[str, Any]]:
-    """The rows of single surfaces, with every cohort and device."""
-    of_everybody = pc.and_(pc.equal(rows["cohort"], ALL), pc.equal(rows["device"], ALL))
-    found = rows.filter(pc.and_(of_everybody, pc.not_equal(rows["surface"], ALL)))
-    return list(found.to_pylist())
-
-
-def _place_of(row: Mapping[str, Any]) -> Place:
-    return row["namespace"], row["surface"]
-
-
-def _figures(row: Mapping[str, Any], previous_overlap: float | None) -> dict[Gauge, float | None]:
-    """What is told of a row; None is absent."""
-    users = row["overlap_users"]
-    has_overlap = users is not None and users >= MIN_OVERLAP_USERS
-
-    def percent(name: str) -> float | None:
-        return 100 * row[name] if has_overlap and row[name] is not None else None
-
-    def entropy(of: str) -> float | None:
-        return row[f"entropy_{of}"] if row[f"entropy_{of}_reliable"] else None
-
-    figures = {
-        CATALOG_OVERLAP: percent("jaccard_mean"),
-        CATALOG_OVERLAP_USERS: users,
-        CATALOG_OVERLAP_LOWER: percent("jaccard_mean_lower"),
-        CATALOG_OVERLAP_UPPER: percent("jaccard_mean_upper"),
-        CATALOG_OVERLAP_PREVIOUS_DAY: previous_overlap,
-        DIVERSITY_ENTROPY_BRAND: entropy("brand"),
-        DIVERSITY_ENTROPY_CATEGORY: entropy("category"),
-        DIVERSITY_KNOWN_BRAND_SHARE: row["entropy_brand_known_share"],
-        DIVERSITY_KNOWN_CATEGORY_SHARE: row["entropy_category_known_share"],
-    }
-    return {
-        gauge: value if value is not None and math.isfinite(value) else None
-        for gauge, value in figures.items()
-    }
 
 
 def _midnight(day: date) -> float:
