@@ -223,7 +223,7 @@ class Exposure:
         }
         for kind in DIMENSIONS:
             rows = self._values[kind].rows(cells)
-            users, codes, served = (column.take(rows) for column in self._columns[kind])
+            users, codes, served = (column[rows] for column in self._columns[kind])
             entropy = entropy_of(users, codes, served)
             column = f"entropy_{kind}"
             found[f"{column}_known_share"] = _ratio(int(served.sum()), served_items)

@@ -238,7 +238,7 @@ class _Counts:
     def table(self, name: str) -> pa.Table:
         """The columns owner, served, and one of that name for the texts."""
         self._put_together()
-        dense = np.flatnonzero(self._dense[: (len(self._texts) + 1) * self._owners])
+        dense = np.flatnonzero(self._dense[: (len(self._texts) + 1) * self._owners] != 0)
         number, owner = np.divmod(np.concatenate((dense, self._keys)), self._owners)
         served = np.concatenate((self._dense[dense], self._served))
         known = (number > 0) & (owner > 0)

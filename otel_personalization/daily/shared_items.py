@@ -104,7 +104,7 @@ class Tile:
         if others:
             # As a rule few share more.
             of_more = reduce(np.bitwise_or, others)
-            more = np.flatnonzero(of_more)
+            more = np.flatnonzero(of_more != 0)  # of booleans it takes a third of the time
             row, word = np.divmod(more, ones.shape[1])
             place = row * len(self.sizes) + np.searchsorted(self.firsts, word, side="right") - 1
             apart = _apart([digit.ravel()[more] for digit in digits], of_more.ravel()[more])
