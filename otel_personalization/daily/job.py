@@ -99,7 +99,7 @@ class Run:
         ]
 
 
-_TABLES: Final = ("cell_totals", "cell_users", "compared_users", "last_decisions")
+_TABLES: Final = ("cell_sums", "cell_totals", "cell_users", "compared_users", "last_decisions")
 """Made in this order, of the placed decisions and of each other."""
 
 
