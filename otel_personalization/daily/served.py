@@ -189,7 +189,8 @@ class _Counts:
         self._lock = Lock()
         self._texts = pa.array([], pa.string())
         """Those with the numbers 1, 2 and so on, the same for every row group."""
-        # Takes memory only where something is counted; of 32 bits, more stays in the cache.
+        # Takes memory only where something is counted. Of 32 bits, more stays in the cache, and no
+        # day serves two billion of one text.
         self._dense = np.zeros(DENSE, np.int32)
         self._keys = np.zeros(0, np.int64)
         """Ascending."""
