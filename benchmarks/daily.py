@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -64,7 +64,7 @@ ROUNDS = 3
 """Of each case; job and scan in turns."""
 PEAK_LIMIT = 2048
 """MiB, of the job."""
-PROFILED = Case("parquet", 1_000_000)
+PROFILED = (Case("parquet", 1_000_000), Case("ndjson", 1_000_000))
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Clock:
         return run
 
 
-def profile(place: Path) -> None:
+def profile_of_snapshot(place: Path) -> None:
     """Compute a snapshot's day in this process, and say what took how long."""
     began = time.process_time()
     from otel_personalization.daily import engines, job, measures, snapshot, warehouse
@@ -271,15 +271,62 @@ def profile(place: Path) -> None:
         clock.seconds["warehouse"] = time.process_time() - store
     total = time.process_time() - began + clock.seconds["import"]
     clock.seconds["all else"] = total - sum(clock.seconds.values())
+    show(clock.seconds, total)
+
+
+def profile_of_lines(place: Path) -> None:
+    """Make a snapshot of lines in this process, a step further each time: what each adds."""
+    from otel_personalization.conventions import DEFAULT_STAGES
+    from otel_personalization.daily import snapshot
+    from otel_personalization.daily.lines import FileLines
+
+    whole = snapshot.text_of("decisions")
+    parsing, _, rest = whole.partition(",\n-- Most decisions are plain")
+    assert rest, "decisions.sql has another beginning now"
+
+    def read() -> None:
+        for _ in FileLines([place]).batches():
+            pass
+
+    def run(statement: str) -> None:
+        texts = {"decisions": statement}
+        snapshot.text_of = lambda name: texts.get(name) or text_of(name)
+        for _ in snapshot._decisions(FileLines([place]), DEFAULT_STAGES, Path(folder)):
+            pass
+        snapshot.text_of = text_of
+
+    text_of = snapshot.text_of
+    with tempfile.TemporaryDirectory(prefix="bench-daily-") as folder:
+        steps: dict[str, Callable[[], object]] = {
+            "lines, read": read,
+            "lines, parsed": lambda: run(
+                f"{parsing} SELECT ordinal FROM parsed WHERE trace IS NOT NULL"
+            ),
+            "all else of decisions.sql": lambda: run(whole),
+            "Parquet, written": lambda: snapshot.write(FileLines([place]), Path(folder)),
+        }
+        seconds = {}
+        before = 0.0
+        for step, take in steps.items():
+            began = time.process_time()
+            take()
+            took = time.process_time() - began
+            seconds[step] = took - before
+            before = took
+    show(seconds, before)
+
+
+def show(seconds: Mapping[str, float], total: float) -> None:
+    """The table of CPU seconds by step."""
     print("| step | CPU s | share |\n| --- | --- | --- |")
-    for step, seconds in sorted(clock.seconds.items(), key=lambda item: -item[1]):
-        if seconds >= 0.005:
-            print(f"| {step} | {seconds:.2f} | {seconds / total:.0%} |")
+    for step, took in sorted(seconds.items(), key=lambda item: -item[1]):
+        if abs(took) >= 0.005:
+            print(f"| {step} | {took:.2f} | {took / total:.0%} |")
     print(f"| together | {total:.2f} | |")
 
 
 def profiled(case: Case, kept: Path | None) -> str:
-    """The table of `profile`, of a process of its own."""
+    """Where the time of a day goes, found by a process of its own."""
     with generated(case, kept) as place:
         return subprocess.run(
             [sys.executable, "-m", "benchmarks.daily", "--profile-of", str(place)],
@@ -311,13 +358,17 @@ users. Lines of NDJSON have 6 KB, without candidates_pre.
 {HEAD}"""
     for case in (*STARTUP, *CASES):
         yield row(case, measured(case, kept))
-    yield f"""
+    yield """
 ## Where the time goes
 
-CPU seconds of {PROFILED.decisions:,} decisions in {PROFILED.kind}, by step
-(`python -m benchmarks.daily --profile`); statements are those of `otel_personalization/daily/sql`.
+CPU seconds by step (`python -m benchmarks.daily --profile`); statements are those of
+`otel_personalization/daily/sql`. Of lines of NDJSON, a snapshot is made first, of which each step
+is what it adds to those before it; the bare scan, too, is mostly parsing."""
+    for case in PROFILED:
+        yield f"""
+{case.decisions:,} decisions in {case.kind}:
 
-{profiled(PROFILED, kept)}"""
+{profiled(case, kept)}"""
 
 
 def main() -> None:
@@ -329,9 +380,11 @@ def main() -> None:
     options.add_argument("--profile-of", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.profile_of:
-        profile(chosen.profile_of)
+        of_folder = chosen.profile_of.is_dir()
+        (profile_of_snapshot if of_folder else profile_of_lines)(chosen.profile_of)
     elif chosen.profile:
-        print(profiled(QUICK if chosen.quick else PROFILED, chosen.days))
+        for case in STARTUP if chosen.quick else PROFILED:
+            print(profiled(case, chosen.days))
     elif chosen.quick:
         print(HEAD)
         for case in (STARTUP[0], QUICK, HISTORY):
