@@ -133,9 +133,9 @@ def scan_of(place: Path) -> Cost:
     if place.is_dir():
         source = f"read_parquet('{place}/day={DAY}/*.parquet', hive_partitioning = true)"
     else:
-        from otel_personalization.daily.snapshot import _SHAPE
+        from otel_personalization.daily.decisions import SHAPE
 
-        shape = ", ".join(f"{name}: '{_type(of)}'" for name, of in _SHAPE.items())
+        shape = ", ".join(f"{name}: '{_type(of)}'" for name, of in SHAPE.items())
         source = f"read_ndjson('{place}', columns = {{{shape}}}, maximum_object_size = {64 << 20})"
     return cost_of(sys.executable, "-c", _SCAN, source)
 
@@ -230,7 +230,7 @@ class Clock:
 def profile_of_snapshot(place: Path) -> None:
     """Compute a snapshot's day in this process, and say what took how long."""
     began = time.process_time()
-    from otel_personalization.daily import engines, job, measures, snapshot, warehouse
+    from otel_personalization.daily import engines, job, manifest, measures, warehouse
 
     clock = Clock()
     clock.seconds["import"] = time.process_time() - began
@@ -258,13 +258,13 @@ def profile_of_snapshot(place: Path) -> None:
         step = f"measures.{part.__name__}"
         time_of(part, "__init__", f"{step}, once", time.thread_time)
         time_of(part, "of", f"{step}, by row", time.thread_time)
-    time_of(snapshot, "check", "checksum", time.process_time)
+    time_of(manifest, "check", "checksum", time.process_time)
     began = time.process_time()
     with tempfile.TemporaryDirectory(prefix="bench-daily-") as folder:
-        manifest = snapshot.read_manifest(place, DAY)
-        snapshot.check(manifest)
-        with Timed([manifest], ORGANISATION) as engine:
-            tables = job.compute(engine, job.Run(DAY, ORGANISATION), {DAY: manifest})
+        day = manifest.read_manifest(place, DAY)
+        manifest.check(day)
+        with Timed([day], ORGANISATION) as engine:
+            tables = job.compute(engine, job.Run(DAY, ORGANISATION), {DAY: day})
         store = time.process_time()
         with warehouse.open_warehouse(str(Path(folder) / "warehouse.duckdb")) as opened:
             opened.replace(tables)
@@ -277,10 +277,10 @@ def profile_of_snapshot(place: Path) -> None:
 def profile_of_lines(place: Path) -> None:
     """Make a snapshot of lines in this process, a step further each time: what each adds."""
     from otel_personalization.conventions import DEFAULT_STAGES
-    from otel_personalization.daily import snapshot
+    from otel_personalization.daily import decisions, snapshot
     from otel_personalization.daily.lines import FileLines
 
-    whole = snapshot.text_of("decisions")
+    whole = decisions.text_of("decisions")
     parsing, _, rest = whole.partition(",\n-- Most decisions are plain")
     assert rest, "decisions.sql has another beginning now"
 
@@ -290,12 +290,12 @@ def profile_of_lines(place: Path) -> None:
 
     def run(statement: str) -> None:
         texts = {"decisions": statement}
-        snapshot.text_of = lambda name: texts.get(name) or text_of(name)
-        for _ in snapshot._decisions(FileLines([place]), DEFAULT_STAGES, Path(folder)):
+        decisions.text_of = lambda name: texts.get(name) or text_of(name)
+        for _ in decisions.decisions(FileLines([place]), DEFAULT_STAGES, Path(folder)):
             pass
-        snapshot.text_of = text_of
+        decisions.text_of = text_of
 
-    text_of = snapshot.text_of
+    text_of = decisions.text_of
     with tempfile.TemporaryDirectory(prefix="bench-daily-") as folder:
         steps: dict[str, Callable[[], object]] = {
             "lines, read": read,

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from otel_personalization.cli import app
 from otel_personalization.daily import snapshot
-from otel_personalization.daily.snapshot import days_of, read_manifest
+from otel_personalization.daily.manifest import days_of, read_manifest
 from otel_personalization.daily.tables import TABLES
 from tests.conftest import DATA
 from tests.daily import oracle
