@@ -239,9 +239,10 @@ def _interval(
     if not squares:
         return estimate, estimate
     bias = (k - 1) * (estimate - mean)
-    # One more on either side: no value of one group, or few, say nothing of r.
+    # One more on either side: where no value is of one group, or few are, they say little of r.
     lone, paired = int((owners == 1).sum()), int((owners == 2).sum())
     rate = min(1.0, (2 * paired + 1) / (lone + 1))
+    # Of what is missing an estimate is too low, never too high.
     half = max(0.0, bias) * (1 / rate - 1) / 2
     jackknife_error = math.sqrt((k - 1) / k * squares)
     error = math.hypot(jackknife_error, half)

@@ -183,6 +183,13 @@ def test_values_that_occur_once_and_twice_count_in_the_interval():
     assert (found.lower, found.upper) == pytest.approx(jackknife(entries), abs=1e-12)
 
 
+def test_what_is_missing_makes_an_estimate_too_low_and_never_too_high():
+    # Without the group of value 10 the estimate is so much lower that the jackknife lowers it.
+    entries = [*((g, value, 4) for g in range(30) for value in range(4)), (28, 10, 1)]
+    found = entropy_of(*zip(*entries, strict=True))
+    assert (found.lower, found.upper) == pytest.approx(jackknife(entries), abs=1e-12)
+
+
 def test_thirty_groups_of_users_are_reliable_and_fewer_are_not():
     assert entropy_of(range(30), [1] * 30, [9] * 30).reliable
     assert not entropy_of(range(29), [1] * 29, [9] * 29).reliable
