@@ -207,12 +207,12 @@ def _interval(
     With k groups, H_g the estimate without group g and M the mean of those, the squared standard
     error is (k - 1) / k x sum (H_g - M)^2. Users have tastes; so a sample of few users misses more
     than one of as many items of other users, and the estimate, for which items are drawn one by
-    one, is too low. The jackknife says by how much, J = (k - 1) (M - H), if that falls as 1 / k.
+    one, is too low. The jackknife says by how much, J = (k - 1) (H - M), if that falls as 1 / k.
 
     What rare values add falls more slowly, as what is missing does: the share of it is that of
     values of one group, and it falls as k^-r with r = 2 Q2 / Q1, where Q1 values are of one group
     and Q2 of two. If all of the bias fell so, it would be J / r. So the interval is centred half
-    way between the two, and half of what is between them joins the standard error, as its square.
+    way between the two, and the square of half their difference joins that of the standard error.
 
     The mean of skewed values hangs together with its error, for which the centre moves by
     (2 t^2 + 1) / 6 x the skewness of the mean x the error, with Student's t. The interval is
@@ -238,17 +238,17 @@ def _interval(
     squares = float(np.square(differs).sum())
     if not squares:
         return estimate, estimate
-    bias = (k - 1) * (estimate - mean)
+    too_low = (k - 1) * (estimate - mean)
     # One more on either side: where no value is of one group, or few are, they say little of r.
     lone, paired = int((owners == 1).sum()), int((owners == 2).sum())
     rate = min(1.0, (2 * paired + 1) / (lone + 1))
     # Of what is missing an estimate is too low, never too high.
-    half = max(0.0, bias) * (1 / rate - 1) / 2
+    half = max(0.0, too_low) * (1 / rate - 1) / 2
     jackknife_error = math.sqrt((k - 1) / k * squares)
     error = math.hypot(jackknife_error, half)
     limit = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2))
     skewness = float((differs**3).sum()) / squares**1.5
-    center = estimate + bias + half + (2 * limit**2 + 1) / 6 * skewness * jackknife_error
+    center = estimate + too_low + half + (2 * limit**2 + 1) / 6 * skewness * jackknife_error
     lower = min(center - limit * error, estimate)
     above = CONFIDENCE + float(stdtr(k - 1, (lower - center) / error))
     upper = center + float(stdtrit(k - 1, above)) * error
