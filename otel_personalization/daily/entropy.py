@@ -32,8 +32,9 @@ values of two groups have next to nothing to do with it. Where values are alike,
 that have not, and the second are many long after all values were seen."""
 MAX_LONE_SHARE: Final = 0.1
 """Share of items, of values that one group of users alone was served, above which an entropy is
-not called reliable whatever two groups were served. What occurs once is of such values: so the
-sample coverage is 0.9 at least."""
+not called reliable whatever two groups were served."""
+MIN_SAMPLE_COVERAGE: Final = 0.95
+"""Sample coverage under which an entropy is not called reliable."""
 MIN_GROUPS: Final = 30
 """Groups of users under which an entropy is not called reliable."""
 
@@ -67,9 +68,10 @@ class Entropy:
     the only one of their value. Source: Good, The population frequencies of species, Biometrika 40
     (1953)."""
     reliable: bool
-    """Whether there are `MIN_GROUPS` groups of users, and of items at most `MAX_LONE_SHARE` are of
-    values that one group alone was served, and at most `MAX_RARE_SHARE` either of those, or of
-    values that just two groups were served."""
+    """Whether there are `MIN_GROUPS` groups of users, the sample coverage is at least
+    `MIN_SAMPLE_COVERAGE`, and of items at most `MAX_LONE_SHARE` are of values that one group alone
+    was served, and at most `MAX_RARE_SHARE` either of those, or of values that just two groups
+    were served."""
 
 
 def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike) -> Entropy | None:
@@ -107,6 +109,7 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
     lone_share, paired_share = (float(totals[owners == groups].sum()) / n for groups in (1, 2))
     reliable = (
         len(table.starts) >= MIN_GROUPS
+        and sample_coverage >= MIN_SAMPLE_COVERAGE
         and lone_share <= MAX_LONE_SHARE
         and min(lone_share, paired_share) <= MAX_RARE_SHARE
     )
@@ -212,7 +215,9 @@ def _interval(
     What rare values add falls more slowly, as what is missing does: the share of it is that of
     values of one group, and it falls as k^-r with r = 2 Q2 / Q1, where Q1 values are of one group
     and Q2 of two. If all of the bias fell so, it would be J / r. So the interval is centred half
-    way between the two, and the square of half their difference joins that of the standard error.
+    way between the two, and the square of half their difference joins that of the standard error,
+    as does that of how exact J / r is: Q1 and Q2 are counts of what is rare, so that its relative
+    variance is 1 / Q1 + 1 / Q2. Where r is not under 1, all of the bias falls as 1 / k.
 
     The mean of skewed values hangs together with its error, for which the centre moves by
     (2 t^2 + 1) / 6 x the skewness of the mean x the error, with Student's t. The interval is
@@ -239,13 +244,16 @@ def _interval(
     if not squares:
         return estimate, estimate
     too_low = (k - 1) * (estimate - mean)
-    # One more on either side: where no value is of one group, or few are, they say little of r.
-    lone, paired = int((owners == 1).sum()), int((owners == 2).sum())
-    rate = min(1.0, (2 * paired + 1) / (lone + 1))
+    # One more, and half of one: where no value is of one group, or few are, they say little of r.
+    lone, paired = int((owners == 1).sum()) + 1, int((owners == 2).sum()) + 0.5
+    half = inexact = 0.0
     # Of what is missing an estimate is too low, never too high.
-    half = max(0.0, too_low) * (1 / rate - 1) / 2
+    if lone > 2 * paired and too_low > 0:
+        slow = too_low * lone / (2 * paired)
+        half = (slow - too_low) / 2
+        inexact = slow * math.sqrt(1 / lone + 1 / paired)
     jackknife_error = math.sqrt((k - 1) / k * squares)
-    error = math.hypot(jackknife_error, half)
+    error = math.hypot(jackknife_error, half, inexact)
     limit = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2))
     skewness = float((differs**3).sum()) / squares**1.5
     center = estimate + too_low + half + (2 * limit**2 + 1) / 6 * skewness * jackknife_error

@@ -45,6 +45,8 @@ MOST_RARE: Final = 0.03
 entropy is reliable."""
 MOST_LONE: Final = 0.1
 """Share of items of values that one group alone was served, over which it is not in any case."""
+LEAST_COVERAGE: Final = 0.95
+"""Sample coverage, under which it is not either."""
 FEWEST_GROUPS: Final = 30
 """Groups of users, for an entropy to be reliable."""
 DIMENSIONS: Final = ("brand", "category")
@@ -649,7 +651,8 @@ def entropy_of(of: str, served: Collection[tuple[str, str | None]]) -> Row:
         f"entropy_{of}_known_share": ratio(known, len(served)),
         f"entropy_{of}_sample_coverage": coverage,
         # Nothing known is not reliable.
-        f"entropy_{of}_reliable": known > 0
+        f"entropy_{of}_reliable": coverage is not None
+        and coverage >= LEAST_COVERAGE
         and lone / known <= MOST_LONE
         and (lone / known <= MOST_RARE or paired / known <= MOST_RARE)
         and len(groups) >= FEWEST_GROUPS,

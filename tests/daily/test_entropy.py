@@ -15,6 +15,7 @@ from otel_personalization.daily.entropy import (
     MAX_LONE_SHARE,
     MAX_RARE_SHARE,
     MIN_GROUPS,
+    MIN_SAMPLE_COVERAGE,
     Entropy,
     entropy_of,
 )
@@ -149,8 +150,11 @@ def jackknife(entries: list[tuple[int, int, int]]) -> tuple[float, float]:
     # All of the bias falls as 1 / k, or as slowly as what is missing: between these it is.
     fast = (k - 1) * (whole - mean)
     times = list(owners.values())
-    slow = fast * max(1, (times.count(1) + 1) / (2 * times.count(2) + 1)) if fast > 0 else fast
-    spread = math.sqrt(error**2 + ((slow - fast) / 2) ** 2)
+    q1, q2 = times.count(1) + 1, times.count(2) + 1 / 2
+    is_slow = fast > 0 and q1 / q2 > 2
+    slow = fast * q1 / q2 / 2 if is_slow else fast
+    of_slow = slow**2 * (1 / q1 + 1 / q2) if is_slow else 0
+    spread = math.sqrt(error**2 + ((slow - fast) / 2) ** 2 + of_slow)
     t = student(k - 1)
     # An influence on the estimate is what it loses where the group is left out.
     skewness = math.fsum((mean - one) ** 3 for one in without) / squares ** (3 / 2)
@@ -203,6 +207,18 @@ def test_what_only_one_group_of_users_was_served_does_not_cover_the_rest():
     assert (found.sample_coverage, found.reliable, found.lower) == (1.0, False, None)
 
 
+def test_more_than_5_percent_of_items_of_values_that_were_seen_once_are_too_many():
+    everyone = [(g, 1, 19) for g in range(40)]
+
+    def is_reliable(once: int) -> bool:
+        return entropy_of(
+            *zip(*everyone, *((0, 2 + n, 1) for n in range(once)), strict=True)
+        ).reliable
+
+    assert is_reliable(40)  # of 800
+    assert not is_reliable(41)
+
+
 def test_values_of_one_group_of_users_and_of_two_are_many_only_together():
     everyone = [(g, 1, 9) for g in range(40)]
 
@@ -243,7 +259,7 @@ def test_intervals_hold_the_truth_in_95_percent_of_cases(population, items, repe
 
 
 @given(ENTRIES)
-def test_reliable_is_what_many_groups_served_and_few_alone(entries):
+def test_reliable_is_what_many_groups_served_few_alone_and_few_once(entries):
     found = entropy_of(*zip(*entries, strict=True))
     owners: dict[int, set[int]] = {}
     counts: Counter[int] = Counter()
@@ -262,11 +278,10 @@ def test_reliable_is_what_many_groups_served_and_few_alone(entries):
     groups = set().union(*owners.values())
     assert found.reliable == (
         len(groups) >= MIN_GROUPS
+        and found.sample_coverage >= MIN_SAMPLE_COVERAGE
         and alone <= MAX_LONE_SHARE
         and (alone <= MAX_RARE_SHARE or of_two <= MAX_RARE_SHARE)
     )
-    if found.reliable:
-        assert found.sample_coverage >= 1 - MAX_LONE_SHARE
 
 
 def test_one_value_has_an_interval_without_width():
