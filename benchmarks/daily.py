@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -66,7 +66,7 @@ ROUNDS = 3
 """Of each case; job and scan in turns."""
 PEAK_LIMIT = 2048
 """MiB, of the job."""
-PROFILED = Case("parquet", 1_000_000)
+PROFILED = (Case("parquet", 1_000_000), Case("ndjson", 1_000_000))
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ def scan_of(place: Path) -> Cost:
     if place.is_dir():
         source = f"read_parquet('{place}/day={DAY}/*.parquet', hive_partitioning = true)"
     else:
-        from otel_personalization.daily.snapshot import _SHAPE
+        from otel_personalization.daily.decisions import SHAPE
 
-        shape = ", ".join(f"{name}: '{_type(of)}'" for name, of in _SHAPE.items())
+        shape = ", ".join(f"{name}: '{_type(of)}'" for name, of in SHAPE.items())
         source = f"read_ndjson('{place}', columns = {{{shape}}}, maximum_object_size = {64 << 20})"
     return cost_of(sys.executable, "-c", _SCAN, source)
 
@@ -231,10 +231,10 @@ class Clock:
         return run
 
 
-def profile(place: Path) -> None:
+def profile_of_snapshot(place: Path) -> None:
     """Compute a snapshot's day in this process, and say what took how long."""
     began = time.process_time()
-    from otel_personalization.daily import engines, job, measures, snapshot, warehouse
+    from otel_personalization.daily import engines, job, manifest, measures, warehouse
 
     clock = Clock()
     clock.seconds["import"] = time.process_time() - began
@@ -262,28 +262,75 @@ def profile(place: Path) -> None:
         step = f"measures.{part.__name__}"
         time_of(part, "__init__", f"{step}, once", time.thread_time)
         time_of(part, "of", f"{step}, by row", time.thread_time)
-    time_of(snapshot, "check", "checksum", time.process_time)
+    time_of(manifest, "check", "checksum", time.process_time)
     began = time.process_time()
     with tempfile.TemporaryDirectory(prefix="bench-daily-") as folder:
-        manifest = snapshot.read_manifest(place, DAY)
-        snapshot.check(manifest)
-        with Timed([manifest], ORGANISATION) as engine:
-            tables = job.compute(engine, job.Run(DAY, ORGANISATION), {DAY: manifest})
+        day = manifest.read_manifest(place, DAY)
+        manifest.check(day)
+        with Timed([day], ORGANISATION) as engine:
+            tables = job.compute(engine, job.Run(DAY, ORGANISATION), {DAY: day})
         store = time.process_time()
         with warehouse.open_warehouse(str(Path(folder) / "warehouse.duckdb")) as opened:
             opened.replace(tables)
         clock.seconds["warehouse"] = time.process_time() - store
     total = time.process_time() - began + clock.seconds["import"]
     clock.seconds["all else"] = total - sum(clock.seconds.values())
+    show(clock.seconds, total)
+
+
+def profile_of_lines(place: Path) -> None:
+    """Make a snapshot of lines in this process, a step further each time: what each adds."""
+    from otel_personalization.conventions import DEFAULT_STAGES
+    from otel_personalization.daily import decisions, snapshot
+    from otel_personalization.daily.lines import FileLines
+
+    whole = decisions.text_of("decisions")
+    parsing, _, rest = whole.partition(",\n-- Most decisions are plain")
+    assert rest, "decisions.sql has another beginning now"
+
+    def read() -> None:
+        for _ in FileLines([place]).batches():
+            pass
+
+    def run(statement: str) -> None:
+        texts = {"decisions": statement}
+        decisions.text_of = lambda name: texts.get(name) or text_of(name)
+        for _ in decisions.decisions(FileLines([place]), DEFAULT_STAGES, Path(folder)):
+            pass
+        decisions.text_of = text_of
+
+    text_of = decisions.text_of
+    with tempfile.TemporaryDirectory(prefix="bench-daily-") as folder:
+        steps: dict[str, Callable[[], object]] = {
+            "lines, read": read,
+            "lines, parsed": lambda: run(
+                f"{parsing} SELECT ordinal FROM parsed WHERE trace IS NOT NULL"
+            ),
+            "all else of decisions.sql": lambda: run(whole),
+            "Parquet, written": lambda: snapshot.write(FileLines([place]), Path(folder)),
+        }
+        seconds = {}
+        before = 0.0
+        for step, take in steps.items():
+            began = time.process_time()
+            take()
+            took = time.process_time() - began
+            seconds[step] = took - before
+            before = took
+    show(seconds, before)
+
+
+def show(seconds: Mapping[str, float], total: float) -> None:
+    """The table of CPU seconds by step."""
     print("| step | CPU s | share |\n| --- | --- | --- |")
-    for step, seconds in sorted(clock.seconds.items(), key=lambda item: -item[1]):
-        if seconds >= 0.005:
-            print(f"| {step} | {seconds:.2f} | {seconds / total:.0%} |")
+    for step, took in sorted(seconds.items(), key=lambda item: -item[1]):
+        if abs(took) >= 0.005:
+            print(f"| {step} | {took:.2f} | {took / total:.0%} |")
     print(f"| together | {total:.2f} | |")
 
 
 def profiled(case: Case, kept: Path | None) -> str:
-    """The table of `profile`, of a process of its own."""
+    """Where the time of a day goes, found by a process of its own."""
     with generated(case, kept) as place:
         return subprocess.run(
             [sys.executable, "-m", "benchmarks.daily", "--profile-of", str(place)],
@@ -315,13 +362,17 @@ users. Lines of NDJSON have 6 KB, without candidates_pre.
 {HEAD}"""
     for case in (*STARTUP, *CASES):
         yield row(case, measured(case, kept))
-    yield f"""
+    yield """
 ## Where the time goes
 
-CPU seconds of {PROFILED.decisions:,} decisions in {PROFILED.kind}, by step
-(`python -m benchmarks.daily --profile`); statements are those of `otel_personalization/daily/sql`.
+CPU seconds by step (`python -m benchmarks.daily --profile`); statements are those of
+`otel_personalization/daily/sql`. Of lines of NDJSON, a snapshot is made first, of which each step
+is what it adds to those before it; the bare scan, too, is mostly parsing."""
+    for case in PROFILED:
+        yield f"""
+{case.decisions:,} decisions in {case.kind}:
 
-{profiled(PROFILED, kept)}"""
+{profiled(case, kept)}"""
 
 
 def main() -> None:
@@ -333,9 +384,11 @@ def main() -> None:
     options.add_argument("--profile-of", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.profile_of:
-        profile(chosen.profile_of)
+        of_folder = chosen.profile_of.is_dir()
+        (profile_of_snapshot if of_folder else profile_of_lines)(chosen.profile_of)
     elif chosen.profile:
-        print(profiled(QUICK if chosen.quick else PROFILED, chosen.days))
+        for case in STARTUP if chosen.quick else PROFILED:
+            print(profiled(case, chosen.days))
     elif chosen.quick:
         print(HEAD)
         for case in (STARTUP[0], QUICK, HISTORY):

@@ -23,12 +23,8 @@ from typing import Final
 import duckdb
 import pyarrow.parquet as pq
 
-from otel_personalization.daily.snapshot import (
-    COMPRESSION,
-    MANIFEST,
-    ROW_GROUP_ROWS,
-    SCHEMA_VERSION,
-)
+from otel_personalization.daily.manifest import MANIFEST, SCHEMA_VERSION
+from otel_personalization.daily.snapshot import COMPRESSION, ROW_GROUP_ROWS
 from otel_personalization.version import __version__
 
 DAY: Final = date(2026, 11, 21)

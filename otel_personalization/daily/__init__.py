@@ -9,7 +9,9 @@ Data flows one way, and a module imports only from those above it in this list::
     files.py           locks, files that are on the disk, folders of days
     lines.py           stored traces as lines of JSON, from files
     postgres_lines.py  the same from PostgreSQL
-    snapshot.py        lines -> Parquet partitions ``day=YYYY-MM-DD/``, by ``sql/decisions.sql``
+    decisions.py       what those lines say of decisions, by ``sql/decisions.sql``
+    manifest.py        the snapshots that there are, and whether they are whole
+    snapshot.py        decisions -> snapshots: Parquet partitions ``day=YYYY-MM-DD/``
     row_groups.py      what is read of those partitions without an engine
     served.py          what was served, counted from them
     source_events.py   what sources found, in the order of time

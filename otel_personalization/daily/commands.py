@@ -95,6 +95,7 @@ def snapshot(
     is_database = any(_is_database(place) for place in source)
     with _needed("daily"):
         from otel_personalization.daily import lines as sources  # noqa: PLC0415
+        from otel_personalization.daily import manifest as manifests  # noqa: PLC0415
         from otel_personalization.daily import snapshot as snapshots  # noqa: PLC0415
 
         if is_database:
@@ -121,7 +122,7 @@ def snapshot(
             except snapshots.EmptyDayError as error:
                 empty.append(str(error))
                 written = dict(error.manifests)
-            except (snapshots.SnapshotError, sources.SourceError) as error:
+            except (manifests.SnapshotError, sources.SourceError) as error:
                 stop()
                 fail(str(error))
             except OSError as error:

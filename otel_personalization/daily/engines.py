@@ -25,8 +25,8 @@ import duckdb
 import pyarrow as pa
 from typing_extensions import Self
 
+from otel_personalization.daily.manifest import Manifest
 from otel_personalization.daily.served import Served, Wanted, counted, of_statements
-from otel_personalization.daily.snapshot import Manifest
 from otel_personalization.daily.source_events import in_order
 from otel_personalization.daily.sql import text_of
 

@@ -17,14 +17,24 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import digamma, stdtrit, xlogy
+from scipy.special import digamma, stdtr, stdtrit, xlogy
 
 from otel_personalization.daily.arrays import Integers, Numbers, added_up, firsts
 from otel_personalization.daily.tables import CONFIDENCE
 
-MAX_LONE_SHARE: Final = 0.03
+MAX_RARE_SHARE: Final = 0.03
+"""An entropy is not called reliable where a larger share of items is of values that one group of
+users alone was served, and a larger one, too, of values that just two groups were.
+
+Of values of one group the estimate makes what it adds. Where rare values are many, samples with few
+of them are those with a low estimate, and to choose by them would be to choose by the estimate;
+values of two groups have next to nothing to do with it. Where values are alike, it is the first
+that have not, and the second are many long after all values were seen."""
+MAX_LONE_SHARE: Final = 0.1
 """Share of items, of values that one group of users alone was served, above which an entropy is
-not called reliable. What occurs once is of such values: so the sample coverage is 0.97 at least."""
+not called reliable whatever two groups were served."""
+MIN_SAMPLE_COVERAGE: Final = 0.95
+"""Sample coverage under which an entropy is not called reliable."""
 MIN_GROUPS: Final = 30
 """Groups of users under which an entropy is not called reliable."""
 
@@ -58,8 +68,10 @@ class Entropy:
     the only one of their value. Source: Good, The population frequencies of species, Biometrika 40
     (1953)."""
     reliable: bool
-    """Whether the share of items of values that one group of users alone was served is at most
-    `MAX_LONE_SHARE`, and there are `MIN_GROUPS` groups."""
+    """Whether there are `MIN_GROUPS` groups of users, the sample coverage is at least
+    `MIN_SAMPLE_COVERAGE`, and of items at most `MAX_LONE_SHARE` are of values that one group alone
+    was served, and at most `MAX_RARE_SHARE` either of those, or of values that just two groups
+    were served."""
 
 
 def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike) -> Entropy | None:
@@ -94,9 +106,14 @@ def entropy_of(group: npt.ArrayLike, value: npt.ArrayLike, count: npt.ArrayLike)
     corrected = max(0.0, float(_estimate(n, once, twice, _weighted_digamma(seen).sum())))
     sample_coverage = 1 - once / n
     owners = np.bincount(table.values)
-    lone_share = float(totals[owners == 1].sum()) / n
-    reliable = len(table.starts) >= MIN_GROUPS and lone_share <= MAX_LONE_SHARE
-    lower, upper = _interval(table, totals, corrected) if reliable else (None, None)
+    lone_share, paired_share = (float(totals[owners == groups].sum()) / n for groups in (1, 2))
+    reliable = (
+        len(table.starts) >= MIN_GROUPS
+        and sample_coverage >= MIN_SAMPLE_COVERAGE
+        and lone_share <= MAX_LONE_SHARE
+        and min(lone_share, paired_share) <= MAX_RARE_SHARE
+    )
+    lower, upper = _interval(table, totals, owners, corrected) if reliable else (None, None)
     return Entropy(
         corrected,
         max(0.0, observed),
@@ -185,24 +202,69 @@ def _weighted_digamma(counts: Integers) -> Numbers:
     return np.where(counts > 0, counts * digamma(some), 0.0)
 
 
-def _interval(table: _Table, totals: Integers, estimate: float) -> tuple[float, float]:
+def _interval(
+    table: _Table, totals: Integers, owners: Integers, estimate: float
+) -> tuple[float, float]:
     """A 95 % interval of the estimate, from leaving out one group of users at a time.
 
     With k groups, H_g the estimate without group g and M the mean of those, the squared standard
     error is (k - 1) / k x sum (H_g - M)^2. Users have tastes; so a sample of few users misses more
     than one of as many items of other users, and the estimate, for which items are drawn one by
-    one, is too low. The jackknife says by how much, (k - 1) (M - H), and the interval is centred on
-    what is left, k H - (k - 1) M; it is stretched to the estimate where that is outside.
+    one, is too low. The jackknife says by how much, J = (k - 1) (H - M), if that falls as 1 / k.
+
+    What rare values add falls more slowly, as what is missing does: the share of it is that of
+    values of one group, and it falls as k^-r with r = 2 Q2 / Q1, where Q1 values are of one group
+    and Q2 of two. If all of the bias fell so, it would be J / r. So the interval is centred half
+    way between the two, and the square of half their difference joins that of the standard error,
+    as does that of how exact J / r is: Q1 and Q2 are counts of what is rare, so that its relative
+    variance is 1 / Q1 + 1 / Q2. Where r is not under 1, all of the bias falls as 1 / k.
+
+    The mean of skewed values hangs together with its error, for which the centre moves by
+    (2 t^2 + 1) / 6 x the skewness of the mean x the error, with Student's t. The interval is
+    stretched down to the estimate where that is outside. Then more than 97.5 % are above its lower
+    end, and fewer than 97.5 % have to be under its upper one.
 
     Source: Quenouille, Notes on bias in estimation, Biometrika 43 (1956); Tukey, Bias and
-    confidence in not quite large samples, Annals of Mathematical Statistics 29 (1958).
+    confidence in not quite large samples, Annals of Mathematical Statistics 29 (1958); Good and
+    Toulmin, The number of new species, and the increase in population coverage, when a sample is
+    increased, Biometrika 43 (1956), for r; Johnson, Modified t tests and confidence intervals for
+    asymmetrical populations, Journal of the American Statistical Association 73 (1978).
 
     Args:
         table: of all groups.
         totals: items of each value.
+        owners: groups of each value.
         estimate: H.
     """
-    k = len(table.starts)
+    estimates = _without_each(table, totals)
+    k = len(estimates)
+    mean = float(estimates.mean())
+    differs = mean - estimates
+    squares = float(np.square(differs).sum())
+    if not squares:
+        return estimate, estimate
+    too_low = (k - 1) * (estimate - mean)
+    # One more, and half of one: where no value is of one group, or few are, they say little of r.
+    lone, paired = int((owners == 1).sum()) + 1, int((owners == 2).sum()) + 0.5
+    half = inexact = 0.0
+    # Of what is missing an estimate is too low, never too high.
+    if lone > 2 * paired and too_low > 0:
+        slow = too_low * lone / (2 * paired)
+        half = (slow - too_low) / 2
+        inexact = slow * math.sqrt(1 / lone + 1 / paired)
+    jackknife_error = math.sqrt((k - 1) / k * squares)
+    error = math.hypot(jackknife_error, half, inexact)
+    limit = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2))
+    skewness = float((differs**3).sum()) / squares**1.5
+    center = estimate + too_low + half + (2 * limit**2 + 1) / 6 * skewness * jackknife_error
+    lower = min(center - limit * error, estimate)
+    above = CONFIDENCE + float(stdtr(k - 1, (lower - center) / error))
+    upper = center + float(stdtrit(k - 1, above)) * error
+    return max(0.0, lower), max(upper, estimate)
+
+
+def _without_each(table: _Table, totals: Integers) -> Numbers:
+    """The estimates from all groups of users but one, leaving out each in turn."""
     before = totals[table.values]
     after = before - table.counts
     whole = _weighted_digamma(totals)
@@ -212,14 +274,9 @@ def _interval(table: _Table, totals: Integers, estimate: float) -> tuple[float, 
         """The sum over values, of each sample without a group."""
         return whole + np.add.reduceat(change, table.starts)
 
-    estimates = _estimate(
+    return _estimate(
         without(-table.counts, float(seen.sum())),
         without((after == 1).astype(np.int64) - (before == 1), float((seen == 1).sum())),
         without((after == 2).astype(np.int64) - (before == 2), float((seen == 2).sum())),
         without(_weighted_digamma(after) - whole[table.values], float(whole.sum())),
     )
-    mean = float(estimates.mean())
-    error = math.sqrt((k - 1) / k * float(np.square(estimates - mean).sum()))
-    margin = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2)) * error
-    center = k * estimate - (k - 1) * mean
-    return max(0.0, min(center - margin, estimate)), max(center + margin, estimate)

@@ -17,8 +17,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from otel_personalization.daily.decisions import UNDATED
 from otel_personalization.daily.engines import Engine, EngineError
 from otel_personalization.daily.lines import DAMAGED, NO_JSON, OTHER_DAYS
+from otel_personalization.daily.manifest import Manifest
 from otel_personalization.daily.measures import MOST_USERS, Exposure, Lists, Settings, Totals
 from otel_personalization.daily.outcomes import (
     Arms,
@@ -29,7 +31,6 @@ from otel_personalization.daily.outcomes import (
 )
 from otel_personalization.daily.rollup import Cells, Row, UserSets, rolled_up, users_of
 from otel_personalization.daily.served import USER_GROUPS
-from otel_personalization.daily.snapshot import UNDATED, Manifest
 from otel_personalization.daily.sources import count_sources
 from otel_personalization.daily.tables import (
     ALL,

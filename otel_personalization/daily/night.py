@@ -15,16 +15,15 @@ from otel_personalization.daily.engines import DuckDB, Engine, EngineError
 from otel_personalization.daily.figures import previous_overlap, write_lines
 from otel_personalization.daily.job import Run, Tell, compute
 from otel_personalization.daily.lines import FileLines, Problems, SourceError
-from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
-from otel_personalization.daily.snapshot import (
-    EmptyDayError,
+from otel_personalization.daily.manifest import (
     Manifest,
     SnapshotError,
     check,
     days_of,
     read_manifest,
-    write,
 )
+from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
+from otel_personalization.daily.snapshot import EmptyDayError, write
 from otel_personalization.daily.tables import (
     PERSONALIZATION_DAILY,
     SOURCES_DAILY,

@@ -1,83 +1,55 @@
-"""Snapshots: the decisions of a UTC day, typed, in a Parquet partition with a manifest.
+"""Makes snapshots: the decisions of a UTC day, typed, in a Parquet partition with a manifest.
 
 ::
 
     manifests = write(FileLines([Path("traces.ndjson.gz")]), Path("snapshots"))
     manifests[date(2026, 11, 21)].data  # snapshots/day=2026-11-21/decisions-<checksum>.parquet
 
-A folder of snapshots holds, beside what is being written and begins with ``_`` or ``.``::
-
-    day=2026-11-21/_manifest.json
-    day=2026-11-21/decisions-8f14e45fceea167a.parquet
-
-The manifest names the data file, and to replace the manifest is what replaces the day: whoever
-reads by it sees the old day or the new one, wherever a writer was killed. For a moment, or after a
-kill until the next run, which removes it, a data file may lie there that no manifest names.
+To replace the manifest is what replaces the day: whoever reads by it sees the old day or the new
+one, wherever a writer was killed. For a moment, or after a kill until the next run, which removes
+it, a data file may lie there that no manifest names.
 
 Only where files can be locked, which Windows does otherwise.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Final
+from typing import Final
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from otel_personalization.conventions import DEFAULT_STAGES, MAX_CANDIDATES, MAX_LABEL_LENGTH
+from otel_personalization.conventions import DEFAULT_STAGES
+from otel_personalization.daily.decisions import decisions, what_is_wrong
 from otel_personalization.daily.files import day_of, locked, sync
-from otel_personalization.daily.lines import NO_JSON, OTHER_DAYS, SCHEMA, Lines, in_words
-from otel_personalization.daily.sql import text_of
-from otel_personalization.errors import RemediedError
+from otel_personalization.daily.lines import OTHER_DAYS, Lines, in_words
+from otel_personalization.daily.manifest import (
+    MANIFEST,
+    Manifest,
+    MissingDayError,
+    SnapshotError,
+    checksum_of,
+    read_manifest,
+)
 from otel_personalization.ndjson import Problem
-from otel_personalization.trace import TRACE_FIELDS
 from otel_personalization.version import __version__
 
-SCHEMA_VERSION: Final = 1
-"""Of manifests and of the columns of the data."""
-MANIFEST: Final = "_manifest.json"
-UNDATED: Final = "undated"
-"""Kind of problem: a trace without a readable ``ts``, which belongs to no day."""
-UNUSABLE_ORG_ID: Final = "unusable_org_id"
-"""Kind of problem: a trace of an organisation whose id is longer than names are, or has NUL. Folded
-as names are, several organisations would be one."""
 MAX_DAYS: Final = 400
 """Of one input; a file is open for each."""
-
-COLUMNS: Final = (
-    *("ordinal", "decision_id", "org_id", "ts", "namespace", "surface", "user_hash", "cohort"),
-    *("device", "bucket_device", "experiment", "variant", "served_items", "identified_items"),
-    *("personalized_items", "reason_items", "reason_requested_items", "cold_start_items", "items"),
-    *("personalized_ids", "sources", "alpha", "beta", "gamma", "profile_boost", "mmr_lambda"),
-    *("mmr_picks", "brand_cap_hits", "category_cap_hits"),
-)
-"""Of the data: those of ``sql/decisions.sql``, without ``problem``."""
 COMPRESSION: Final = "zstd"
 ROW_GROUP_ROWS: Final = 100_000
 HELD_BYTES: Final = 96 << 20
 """Of rows in memory that are to become row groups, of all days together."""
-MEMORY_LIMIT: Final = "1GB"
-"""Of DuckDB."""
-
-
-class SnapshotError(RemediedError):
-    """A snapshot cannot be read or written."""
-
-
-class MissingDayError(SnapshotError):
-    """There is no snapshot of the day."""
 
 
 class EmptyDayError(Exception):
@@ -107,39 +79,6 @@ class EmptyDayError(Exception):
         )
         self.days = tuple(sorted(days))
         self.manifests = manifests
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a snapshot of a day holds, and what it was made from."""
-
-    partition: Path
-    """Its folder; not in the file."""
-    day: date
-    rows: int
-    """Decisions; deliveries of one decision_id are a row each."""
-    min_ts: datetime
-    """Of the rows, in UTC."""
-    max_ts: datetime
-    file: str
-    """Name of the data file, which is a Parquet file."""
-    bytes: int
-    sha256: str
-    problems: dict[str, int]
-    """Lines that are no rows, by kind: ``no_json``, ``damaged`` (rests of files), ``undated``,
-    ``unusable_org_id``, a `conventions.MalformedReason`, ``other_days``. Malformed traces of
-    another day are not among them; what has no day is, for it may belong to this one.
-    """
-    organisations: dict[str, int]
-    """Rows by org_id."""
-    made_by: str
-    """Version of this package."""
-    schema_version: int = SCHEMA_VERSION
-
-    @property
-    def data(self) -> Path:
-        """The data file. It is gone where the day was replaced since: read the manifest again."""
-        return self.partition / self.file
 
 
 def write(
@@ -172,7 +111,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     with _workplace(folder) as workplace:
         writer = _Writer(lines, workplace, days)
-        with writer, closing(_decisions(lines, stages, workplace)) as batches:
+        with writer, closing(decisions(lines, stages, workplace / "spilled")) as batches:
             for batch in batches:
                 writer.add(batch)
         made = {day: file.sealed() for day, file in sorted(writer.files.items())}
@@ -188,171 +127,6 @@ def write(
         problems = lines.problems.counts + Counter({OTHER_DAYS: writer.other_days})
         raise EmptyDayError(empty, manifests, problems)
     return manifests
-
-
-def read_manifest(folder: Path, day: date) -> Manifest:
-    """The manifest of a day.
-
-    Args:
-        folder: of snapshots.
-        day: UTC date.
-
-    Raises:
-        MissingDayError: there is none.
-        SnapshotError: it cannot be read.
-    """
-    partition = folder / f"day={day}"
-    path = partition / MANIFEST
-    again = f"make the snapshot of {day} again"
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        remedy = f"make one with: otel-personalization snapshot --day {day}"
-        raise MissingDayError(f"there is no snapshot of {day} in {folder}", remedy) from None
-    try:
-        fields = json.loads(text)
-        version = fields["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise SnapshotError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}", again)
-        manifest = Manifest(
-            partition,
-            **fields
-            | {
-                "day": date.fromisoformat(fields["day"]),
-                "min_ts": datetime.fromisoformat(fields["min_ts"]),
-                "max_ts": datetime.fromisoformat(fields["max_ts"]),
-            },
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"{path} is no manifest of a snapshot ({type(error).__name__})"
-        raise SnapshotError(what, again) from None
-    if manifest.day != day:
-        remedy = f"name its folder day={manifest.day}, or remove it"
-        raise SnapshotError(f"{path} is of {manifest.day}, not of {day}", remedy)
-    return manifest
-
-
-def days_of(folder: Path) -> list[date]:
-    """The days of which a folder has snapshots, in order."""
-    found = (day_of(path.parent) for path in folder.glob(f"day=*/{MANIFEST}"))
-    return sorted(day for day in found if day is not None)
-
-
-def check(manifest: Manifest) -> None:
-    """Compare the data file with its manifest.
-
-    Raises:
-        SnapshotError: it is missing, or not what was written, or lacks a column.
-    """
-    remedy = f"make the snapshot of {manifest.day} again"
-    try:
-        size, checksum = manifest.data.stat().st_size, _checksum(manifest.data)
-    except FileNotFoundError:
-        raise SnapshotError(f"{manifest.data} is missing", remedy) from None
-    if size != manifest.bytes:
-        what = f"{manifest.data} has {size:,} bytes, {manifest.bytes:,} were written"
-        raise SnapshotError(what, remedy)
-    if checksum != manifest.sha256:
-        raise SnapshotError(f"{manifest.data} is not what was written (SHA-256)", remedy)
-    try:
-        missing = set(COLUMNS).difference(pq.read_schema(manifest.data).names)
-    except (pa.ArrowException, OSError):
-        raise SnapshotError(f"{manifest.data} is no Parquet file", remedy) from None
-    if missing:
-        what = f"{manifest.data} is damaged: it has no column {' and no '.join(sorted(missing))}"
-        raise SnapshotError(what, remedy)
-
-
-# --- from lines to decisions ------------------------------------------------------------------
-
-_JSON_TEXT: Final = "JSON"  # kept as it is written, to tell 1 from "1"
-_TEXT: Final = "VARCHAR"
-_SHAPE: Final[dict[str, Any]] = {
-    **dict.fromkeys(("decision_id", "org_id", "namespace", "surface", "user_hash"), _JSON_TEXT),
-    "ts": _TEXT,
-    "final_items": [
-        {
-            "item_id": _TEXT,
-            "reasons": [_JSON_TEXT],
-            "personalized": _JSON_TEXT,
-            "cold_start": _JSON_TEXT,
-        }
-    ],
-    "caps": "MAP(VARCHAR, STRUCT(brand STRUCT(value JSON), category STRUCT(value JSON)))",
-    "extras": {
-        **dict.fromkeys(
-            (
-                "include_reasons",
-                "personalized_items_count",
-                "cohort",
-                "device",
-                "bandit_experiment",
-                "experiment_variant",
-                "bandit_variant",
-            ),
-            _JSON_TEXT,
-        ),
-        "personalized_items": [_TEXT],
-        "candidate_sources": "MAP(VARCHAR, STRUCT(count JSON))",
-    },
-    "bandit": dict.fromkeys(("bucket_key", "experiment", "variant"), _JSON_TEXT),
-    "effective_config": dict.fromkeys(
-        ("alpha", "beta", "gamma", "profile_boost", "mmr_lambda"), _JSON_TEXT
-    ),
-    "mmr_info": [dict.fromkeys(("item_id", "brand_cap_hit", "category_cap_hit"), _JSON_TEXT)],
-}
-"""What ``sql/decisions.sql`` reads of a trace."""
-_SPACE: Final = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
-_MACROS: Final = (
-    "count_of",
-    "how_many",
-    "instant_of",
-    "number_of",
-    "trimmed",
-    "text_of",
-    "label_of",
-    "name_of",
-)
-_BATCH_ROWS: Final = 10_000
-
-
-def _decisions(
-    lines: Lines, stages: Collection[str], workplace: Path
-) -> Generator[pa.RecordBatch, None, None]:
-    """What ``sql/decisions.sql`` makes of the lines, in their order."""
-    failure: list[BaseException] = []
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from lines.batches()
-        except BaseException as error:  # DuckDB would only tell its text
-            failure.append(error)
-            raise
-
-    with duckdb.connect(
-        config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(workplace / "spilled")}
-    ) as connection:
-        connection.execute("SET enable_progress_bar = false")  # it would print to stdout
-        for name in _MACROS:
-            connection.execute(text_of(name))
-        connection.register("lines", pa.RecordBatchReader.from_batches(SCHEMA, batches()))
-        # Not parameters: with them DuckDB 1.5 holds the lock that batches() needs.
-        for name, value in (
-            ("shape", json.dumps(_SHAPE)),
-            ("space", _SPACE),
-            ("stages", list(stages)),
-            ("most_candidates", MAX_CANDIDATES),
-            ("trace_fields", list(TRACE_FIELDS)),
-            ("longest_name", MAX_LABEL_LENGTH),
-        ):
-            connection.execute(f"SET VARIABLE {name} = ?", [value])
-        try:
-            found = connection.sql(text_of("decisions"))
-            yield from found.to_arrow_reader(_BATCH_ROWS)
-        except Exception:
-            if failure:
-                raise failure[0] from None
-            raise
 
 
 # --- from decisions to files ------------------------------------------------------------------
@@ -425,7 +199,7 @@ class _DayFile:
             self._rows,
             first,
             last,
-            _checksum(self.path),
+            checksum_of(self.path),
             dict(sorted(self._organisations.items())),
         )
 
@@ -498,7 +272,7 @@ class _Writer:
                     self.other_days += 1
                     continue
                 self._dated.setdefault(day, Counter())[kind] += 1
-            what = _WORDS.get(kind, f"malformed: {kind}")
+            what = what_is_wrong(kind)
             if row["decision_id"] is not None:
                 what += f" (decision_id {row['decision_id'][:_TOLD_CHARACTERS]!r})"
             problem = Problem(*self.lines.place_of(row["ordinal"]), what)
@@ -506,22 +280,6 @@ class _Writer:
 
 
 _TOLD_CHARACTERS: Final = 64
-_WORDS: Final = {
-    NO_JSON: "no JSON",
-    UNDATED: "no readable ts: it belongs to no day",
-    UNUSABLE_ORG_ID: f"org_id of more than {MAX_LABEL_LENGTH} characters, or with NUL",
-}
-
-
-def _checksum(path: Path) -> str:
-    """SHA-256, in hexadecimal."""
-    checksum = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            checksum.update(piece)
-    return checksum.hexdigest()
-
-
 # --- from files to partitions -----------------------------------------------------------------
 
 _LOCK: Final = ".lock"

@@ -23,7 +23,7 @@ import pyarrow as pa
 from typing_extensions import Self
 
 from otel_personalization.daily.engines import Engine, EngineError, statement
-from otel_personalization.daily.snapshot import Manifest
+from otel_personalization.daily.manifest import Manifest
 
 try:
     from pyspark.errors import PySparkRuntimeError

@@ -189,8 +189,9 @@ def _entropy(of: str) -> Iterable[Column]:
     yield Column(
         f"entropy_{of}_reliable",
         Kind.BOOLEAN,
-        "whether 30 groups of users (256 by hash) were served one, and at most 3 % of them are of "
-        "values that one group alone was served, so that the sample coverage is 0.97 at least",
+        "whether 30 groups of users (256 by hash) were served one, the sample coverage is 0.95 at "
+        "least, and of the items at most 10 % are of values that one group alone was served, and "
+        "at most 3 % either of those, or of values that just two groups were served",
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from otel_personalization.daily.engines import DuckDB, Engine
 from otel_personalization.daily.job import Run, compute
 from otel_personalization.daily.lines import FileLines
-from otel_personalization.daily.snapshot import Manifest, write
+from otel_personalization.daily.manifest import Manifest
+from otel_personalization.daily.snapshot import write
 from otel_personalization.daily.tables import TABLES, DayTables
 from tests.daily import oracle
 

@@ -40,8 +40,13 @@ LARGEST_COMPARISON: Final = 5_000
 """Users whose lists are compared at most."""
 FEWEST_FOR_PERCENTILES: Final = 30
 """Users."""
-MOST_LONE: Final = 0.03
-"""Share of items of values that one group alone was served, up to which an entropy is reliable."""
+MOST_RARE: Final = 0.03
+"""Share of items of values that one group alone was served, or that just two were, up to which an
+entropy is reliable."""
+MOST_LONE: Final = 0.1
+"""Share of items of values that one group alone was served, over which it is not in any case."""
+LEAST_COVERAGE: Final = 0.95
+"""Sample coverage, under which it is not either."""
 FEWEST_GROUPS: Final = 30
 """Groups of users, for an entropy to be reliable."""
 DIMENSIONS: Final = ("brand", "category")
@@ -628,6 +633,7 @@ def entropy_of(of: str, served: Collection[tuple[str, str | None]]) -> Row:
     groups = {group for group, value in served if value is not None}
     # What one group of users was served is alike, so that it says as little as one item.
     lone = sum(n for value, n in times.items() if owners[value] == 1)
+    paired = sum(n for value, n in times.items() if owners[value] == 2)
     known = times.total()
     corrected = chao_wang_jost(times.values()) if known else None
     # Good, 1953: what was seen once tells of what was not seen.
@@ -645,8 +651,10 @@ def entropy_of(of: str, served: Collection[tuple[str, str | None]]) -> Row:
         f"entropy_{of}_known_share": ratio(known, len(served)),
         f"entropy_{of}_sample_coverage": coverage,
         # Nothing known is not reliable.
-        f"entropy_{of}_reliable": known > 0
+        f"entropy_{of}_reliable": coverage is not None
+        and coverage >= LEAST_COVERAGE
         and lone / known <= MOST_LONE
+        and (lone / known <= MOST_RARE or paired / known <= MOST_RARE)
         and len(groups) >= FEWEST_GROUPS,
     }
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import daily_traces
-from otel_personalization.daily import snapshot
+from otel_personalization.daily import manifest, snapshot
 from otel_personalization.daily.lines import FileLines
 
 DECISIONS = 2_000
@@ -19,10 +19,10 @@ def day(tmp_path_factory):
     daily_traces.write_snapshot(folder / "made", DECISIONS)
     daily_traces.write_lines(folder / "day.ndjson", DECISIONS)
     read = snapshot.write(FileLines([folder / "day.ndjson"]), folder / "read")
-    made = snapshot.read_manifest(folder / "made", daily_traces.DAY)
-    snapshot.check(made)
+    made = manifest.read_manifest(folder / "made", daily_traces.DAY)
+    manifest.check(made)
     assert list(read) == [made.day]
-    return [pq.read_table(manifest.data).sort_by("ordinal") for manifest in (made, read[made.day])]
+    return [pq.read_table(one.data).sort_by("ordinal") for one in (made, read[made.day])]
 
 
 def test_the_snapshot_is_what_the_job_makes_of_the_lines(day):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from otel_personalization.cli import app
 from otel_personalization.daily import snapshot
-from otel_personalization.daily.snapshot import days_of, read_manifest
+from otel_personalization.daily.manifest import days_of, read_manifest
 from otel_personalization.daily.tables import TABLES
 from tests.conftest import DATA
 from tests.daily import oracle
@@ -362,6 +362,10 @@ def test_days_that_are_done_are_told_before_one_that_fails():
         (["--traces", SAMPLE, "--warehouse", ""], "that is no warehouse; give FILE.duckdb"),
         (["--traces", SAMPLE, "--warehouse", "mysql://u:secret@x"], "mysql:... is no warehouse"),
         (["--traces", SAMPLE, "--warehouse", "tables.csv"], "tables.csv is no warehouse"),
+        (
+            ["--traces", SAMPLE, "--warehouse", "analytics.duckdb"],
+            "not be called as a schema in it",
+        ),
         (["--traces", "-", "--outcomes", "-"], "standard input, which is read once"),
         (["--traces", "-", "--traces", "-"], "standard input, which is read once"),
     ],
@@ -382,7 +386,6 @@ def test_a_wrong_command_ends_with_2_before_anything_is_read(arguments, said, fo
         (["--traces", SAMPLE, "--day", DAY, "--to-day", DAY], "or the first and the last"),
         (["--traces", SAMPLE, "--from-day", DAY], "come together"),
         (["--traces", SAMPLE, "--from-day", DAY, "--to-day", DAYS[0]], "before the first"),
-        (["--traces", SAMPLE, "--day", DAY, "--warehouse", "analytics.duckdb"], "analytics"),
         (["--traces", SAMPLE, "--day", DAY, "--pushgateway", "x"], "http://localhost:9091"),
         (["--traces", SAMPLE, "--day", DAY, "--k", "0"], "--k"),
         (["--traces", SAMPLE, "--day", "0001-01-01"], "days are from 1000-01-01 to 9998-12-31"),

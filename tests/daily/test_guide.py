@@ -13,7 +13,12 @@ import typer
 
 from otel_personalization.cli import app
 from otel_personalization.conventions import LARGEST_MAX_LABEL_SETS, MAX_LABEL_LENGTH
-from otel_personalization.daily.entropy import MAX_LONE_SHARE, MIN_GROUPS
+from otel_personalization.daily.entropy import (
+    MAX_LONE_SHARE,
+    MAX_RARE_SHARE,
+    MIN_GROUPS,
+    MIN_SAMPLE_COVERAGE,
+)
 from otel_personalization.daily.measures import MOST_USERS
 from otel_personalization.daily.tables import TABLES
 
@@ -58,7 +63,12 @@ def test_what_the_guide_knows_a_remedy_for_is_what_the_job_tells(message):
 def test_what_is_called_reliable_is_what_the_notebook_says_of_it():
     notebook = (REPOSITORY / "analytics/notebooks/personalization_daily.ipynb").read_text()
     assert f"fewer than {MIN_GROUPS} groups of users were served one" in notebook
-    assert f"over {100 * MAX_LONE_SHARE:g} % of the items" in notebook
+    assert f"the sample coverage is under {MIN_SAMPLE_COVERAGE}" in notebook
+    assert f"over {100 * MAX_LONE_SHARE:g} % are of values that one group" in notebook
+    assert (
+        f"over {100 * MAX_RARE_SHARE:g} % of these and over {100 * MAX_RARE_SHARE:g} % of"
+        in notebook
+    )
 
 
 def test_the_guide_knows_remedies():

@@ -408,7 +408,7 @@ def test_entropy_is_of_the_known_values_of_served_items():
     ]
 
 
-def test_entropy_is_reliable_up_to_3_percent_of_lone_values():
+def test_entropy_is_reliable_up_to_3_percent_of_values_of_one_group_or_of_two():
     caps = {item_id: {"brand": {"value": item_id}} for item_id in "abcd"}
     others = [line("a", user_hash=f"user {n}", caps=caps) for n in range(200)]
 
@@ -416,12 +416,24 @@ def test_entropy_is_reliable_up_to_3_percent_of_lone_values():
         return row([*others, *lines])["entropy_brand_reliable"]
 
     assert is_reliable()
-    # 6/206 and 7/207 were seen once.
-    once = {str(n): {"brand": {"value": str(n)}} for n in range(7)}
-    assert is_reliable(line(*list(once)[:6], user_hash="user 0", caps=once))
-    assert not is_reliable(line(*once, user_hash="user 0", caps=once))
-    # What one group of users alone was served counts as seen once, however often it was.
-    assert not is_reliable(line(*"b" * 7, user_hash="user 0", caps=caps))
+    # Of values of one group 7/214 and of two 7/214 are too many together; 6/213 of two are not.
+    once = {str(n): {"brand": {"value": str(n)}} for n in range(24)}
+    alone = line(*list(once)[:7], user_hash="user 0", caps=once)
+    twice = [
+        line(*"b" * 6, user_hash="user 1", caps=caps),
+        line("b", user_hash="user 2", caps=caps),
+    ]
+    assert is_reliable(alone)
+    assert is_reliable(*twice)
+    assert not is_reliable(alone, *twice)
+    twice[0] = line(*"b" * 5, user_hash="user 1", caps=caps)
+    assert is_reliable(alone, *twice)
+    # 10/210 were seen once, and 11/211: sample coverages of 0.952 and 0.948.
+    assert is_reliable(line(*list(once)[:10], user_hash="user 0", caps=once))
+    assert not is_reliable(line(*list(once)[:11], user_hash="user 0", caps=once))
+    # One group of users alone was served 22/222, and 23/223, however many of each value.
+    assert is_reliable(line(*"b" * 22, user_hash="user 0", caps=caps))
+    assert not is_reliable(line(*"b" * 23, user_hash="user 0", caps=caps))
     # Too few groups of users.
     assert not row([line(*"a" * 200, user_hash=f"user {n}", caps=caps) for n in range(29)])[
         "entropy_brand_reliable"

@@ -13,9 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +24,17 @@ from hypothesis import strategies as st
 
 from otel_personalization.conventions import MalformedReason
 from otel_personalization.daily import snapshot
+from otel_personalization.daily.decisions import UNDATED, UNUSABLE_ORG_ID
 from otel_personalization.daily.lines import DAMAGED, NO_JSON, OTHER_DAYS, FileLines
-from otel_personalization.daily.snapshot import (
-    COLUMNS,
+from otel_personalization.daily.manifest import (
     MANIFEST,
-    UNDATED,
-    UNUSABLE_ORG_ID,
-    EmptyDayError,
     Manifest,
-    MissingDayError,
     SnapshotError,
     check,
     days_of,
     read_manifest,
-    write,
 )
+from otel_personalization.daily.snapshot import EmptyDayError, write
 from otel_personalization.ndjson import Problem
 from otel_personalization.trace import TRACE_FIELDS, Decision, read_decision, read_timestamp
 from tests.conftest import DATA, cells_of, read_ndjson, recording
@@ -624,6 +618,7 @@ import fcntl, os, pathlib, shutil, signal, sys
 from datetime import date
 from otel_personalization.daily import snapshot
 from otel_personalization.daily.lines import FileLines
+from otel_personalization.daily.manifest import check, read_manifest
 
 def killing(function):
     def stepping(*args, **options):
@@ -649,8 +644,8 @@ while True:
         snapshot.write(FileLines([path]), folder)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    manifest = snapshot.read_manifest(folder, date(2026, 11, 21))
-    snapshot.check(manifest)
+    manifest = read_manifest(folder, date(2026, 11, 21))
+    check(manifest)
     print(step, status, manifest.rows)
     if status == 0:
         break
@@ -691,105 +686,6 @@ def test_of_two_writers_at_once_each_leaves_a_whole_day_and_readers_see_no_other
     assert seen.keys() == {"a", "b"}
     write(FileLines([paths["c"]]), folder)
     assert whole_day(folder) == "c"
-
-
-# --- reading them -----------------------------------------------------------------------------
-
-
-def test_a_snapshot_that_is_not_there_is_told_with_the_command_that_makes_it(tmp_path):
-    with pytest.raises(MissingDayError, match="there is no snapshot of 2026-11-21") as raised:
-        read_manifest(tmp_path, DAY)
-    assert raised.value.remedy == "make one with: otel-personalization snapshot --day 2026-11-21"
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "day": "x"}', "3"]
-)
-def test_a_manifest_that_cannot_be_read_is_told_by_its_file(tmp_path, text):
-    (tmp_path / f"day={DAY}").mkdir()
-    path = tmp_path / f"day={DAY}" / MANIFEST
-    path.write_text(text)
-    with pytest.raises(SnapshotError) as raised:
-        read_manifest(tmp_path, DAY)
-    assert str(path) in raised.value.what
-    assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
-
-
-def test_a_manifest_of_another_version_is_refused(tmp_path):
-    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
-    path = manifest.partition / MANIFEST
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
-    with pytest.raises(SnapshotError, match="schema_version 2, not 1"):
-        read_manifest(tmp_path, DAY)
-
-
-def test_a_manifest_of_another_day_than_its_folder_is_refused(tmp_path):
-    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
-    manifest.partition.rename(tmp_path / f"day={NEXT_DAY}")
-    with pytest.raises(SnapshotError, match=f"is of {DAY}, not of {NEXT_DAY}") as raised:
-        read_manifest(tmp_path, NEXT_DAY)
-    assert raised.value.remedy == f"name its folder day={DAY}, or remove it"
-
-
-@pytest.mark.parametrize("name", ["day=20261121", "day=2026-W47-6", "day=x", "day="])
-def test_a_folder_of_another_name_is_no_snapshot_and_stays_as_it_is(tmp_path, name):
-    """Though some Pythons read the first two as that day."""
-    file = file_of(tmp_path / "traces", trace())
-    (manifest,) = write(FileLines([file]), tmp_path / "snapshots").values()
-    manifest.partition.rename(tmp_path / "snapshots" / name)
-    there = {path: path.read_bytes() for path in (tmp_path / "snapshots" / name).iterdir()}
-    assert days_of(tmp_path / "snapshots") == []
-    write(FileLines([file_of(tmp_path / "more", trace(decision_id="e"))]), tmp_path / "snapshots")
-    assert {path: path.read_bytes() for path in there} == there
-
-
-def test_a_data_file_that_lacks_a_column_is_damaged(tmp_path):
-    """Though it is the one that its manifest is of."""
-    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
-    rows = pq.ParquetFile(manifest.data).read()
-    assert tuple(rows.column_names) == COLUMNS
-    pq.write_table(rows.drop_columns(["user_hash", "sources"]), manifest.data)
-    told = "is damaged: it has no column sources and no user_hash"
-    with pytest.raises(SnapshotError, match=told) as raised:
-        check(resealed(manifest))
-    assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
-
-
-@pytest.mark.parametrize(
-    "content", [b"ordinal,decision_id", b"PAR1" + 16 * b"x" + b"\x08\0\0\0PAR1"]
-)
-def test_a_data_file_of_another_format_is_told(tmp_path, content):
-    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
-    manifest.data.write_bytes(content)
-    with pytest.raises(SnapshotError, match="is no Parquet file"):
-        check(resealed(manifest))
-
-
-def resealed(manifest: Manifest) -> Manifest:
-    """A manifest of what is in the data file now."""
-    content = manifest.data.read_bytes()
-    return replace(manifest, bytes=len(content), sha256=sha256(content).hexdigest())
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda content: content[:-1], "bytes, .* were written"),
-        (lambda content: bytes([content[0], content[1] ^ 1]) + content[2:], "SHA-256"),
-        (lambda content: None, "is missing"),
-    ],
-)
-def test_a_data_file_that_is_not_what_was_written_is_told(tmp_path, change, told):
-    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
-    content = change(manifest.data.read_bytes())
-    if content is None:
-        manifest.data.unlink()
-    else:
-        manifest.data.write_bytes(content)
-    with pytest.raises(SnapshotError, match=told) as raised:
-        check(manifest)
-    assert str(manifest.data) in raised.value.what
-    assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
 
 
 def test_a_problem_is_printed_as_replay_prints_it():

@@ -100,7 +100,7 @@ def test_a_file_is_left_to_the_engine_where_too_many_rows_would_wait(
 @pytest.mark.parametrize("most_waiting", [0, source_events.MOST_WAITING])
 def test_it_is_what_the_statement_finds_of_hostile_traces(tmp_path, monkeypatch, most_waiting):
     monkeypatch.setattr(snapshot, "ROW_GROUP_ROWS", 1)
-    monkeypatch.setattr(snapshot, "_BATCH_ROWS", 100)
+    monkeypatch.setattr("otel_personalization.daily.decisions._BATCH_ROWS", 100)
     monkeypatch.setattr(source_events, "MOST_WAITING", most_waiting)
     manifests = snapshots(hostile.corpus(1), tmp_path)
     day = hostile.CORPUS_DAYS[-1]

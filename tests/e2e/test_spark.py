@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from random import Random
@@ -28,9 +29,11 @@ from tests.daily import hostile, oracle
 from tests.daily.comparison import _is_same, differences, snapshots
 from tests.daily.test_job import SAMPLE, WINDOWS, lines_of
 from tests.daily.test_outcomes import made_up, written
+from tests.e2e.servers import HANG_SECONDS, wait_for
 
 OUTAGE = date(2026, 11, 21)
-SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+SCRIPTS = Path(pyspark.__file__).parent / "bin"
+CLUSTERS = ("local-cluster[2,1,1024]", "standalone")
 
 
 @pytest.fixture(scope="module")
@@ -159,20 +162,67 @@ def test_the_command_computes_a_day_in_a_local_session_and_leaves_nothing_else(t
     assert_same_files(tmp_path / "place", tmp_path / "other")
 
 
-def test_submitted_to_a_cluster_the_command_computes_a_day(tmp_path):
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_submitted_to_a_cluster_the_command_computes_a_day(tmp_path, cluster):
     """Of two workers, each a process with an executor, in another time zone."""
     folder, day = stored(tmp_path)
     script = tmp_path / "job.py"
     script.write_text("from otel_personalization.__main__ import main\n\nmain()\n")
-    submit = [
-        *(str(SUBMIT), "--master", "local-cluster[2,1,1024]"),
-        *("--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=4"),
-        *("--conf", "spark.driver.bindAddress=127.0.0.1", "--conf", "spark.driver.host=127.0.0.1"),
-        str(script),
-    ]
-    daily(submit, folder, day, tmp_path / "place", "--engine", "spark")
+    with standalone(tmp_path) if cluster == "standalone" else nullcontext(cluster) as master:
+        submit = [
+            *(str(SCRIPTS / "spark-submit"), "--master", master),
+            *("--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=4"),
+            *("--conf", "spark.driver.bindAddress=127.0.0.1"),
+            *("--conf", "spark.driver.host=127.0.0.1"),
+            str(script),
+        ]
+        daily(submit, folder, day, tmp_path / "place", "--engine", "spark")
     daily([sys.executable, "-m", "otel_personalization"], folder, day, tmp_path / "other")
     assert_same_files(tmp_path / "place", tmp_path / "other")
+
+
+@contextmanager
+def standalone(folder: Path) -> Iterator[str]:
+    """The address of a master with two workers, which run as on machines of their own."""
+    # Its second server, by which programs can be submitted, has a fixed port.
+    closed = {"SPARK_MASTER_OPTS": "-Dspark.master.rest.enabled=false"}
+    ports = ("--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
+    with ExitStack() as stack:
+        log = stack.enter_context(running(folder / "master.log", "master.Master", *ports, **closed))
+        address = said(log, r"Starting Spark master at (\S+)")
+        for number in (1, 2):
+            work = folder / f"worker-{number}"
+            options = (*ports, "--cores", "1", "--memory", "1g", "--work-dir", str(work), address)
+            file = folder / f"worker-{number}.log"
+            log = stack.enter_context(running(file, "worker.Worker", *options))
+            said(log, r"(Successfully registered) with master")
+        yield address
+
+
+@contextmanager
+def running(log: Path, name: str, *arguments: str, **environment: str) -> Iterator[Path]:
+    """A server of Spark's, and the file of what it says. At the end it is stopped."""
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            [str(SCRIPTS / "spark-class"), f"org.apache.spark.deploy.{name}", *arguments],
+            env=os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        yield log
+    finally:
+        server.terminate()
+        server.wait(HANG_SECONDS)
+
+
+def said(log: Path, pattern: str) -> str:
+    """The group of a pattern in what a server says, which is waited for."""
+    wait_for(lambda: re.search(pattern, log.read_text()), f"{pattern} in {log.name}")
+    match = re.search(pattern, log.read_text())
+    assert match is not None
+    return match[1]
 
 
 def test_without_java_the_error_says_what_to_install(tmp_path):

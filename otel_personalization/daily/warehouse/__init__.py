@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseError
-from otel_personalization.daily.warehouse.duckdb_file import open_file
+from otel_personalization.daily.warehouse.duckdb_file import check_name, open_file
 from otel_personalization.daily.warehouse.parquet import Folder
 
 __all__ = ["Warehouse", "WarehouseError", "check_target", "open_warehouse"]
@@ -89,6 +89,7 @@ def _kind_of(target: str) -> _Kind:
     if target.endswith("/") or (target and Path(target).is_dir()):
         return _Kind.FOLDER
     if target.endswith(".duckdb"):
+        check_name(Path(target))
         return _Kind.DUCKDB
     named = target if re.fullmatch(r"[\w./ -]+", target) else "that"  # could be a password
     raise WarehouseError(f"{named} is no warehouse; {_TARGETS}")

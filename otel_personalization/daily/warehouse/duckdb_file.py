@@ -16,9 +16,12 @@ from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseEr
 from otel_personalization.daily.warehouse.database import Database, Found, name_of, names
 
 
-@contextmanager
-def open_file(file: Path) -> Iterator[Warehouse]:
-    """The warehouse as it is; see `open_warehouse`."""
+def check_name(file: Path) -> None:
+    """Whether a file of DuckDB may be called so.
+
+    Raises:
+        WarehouseError: it may not.
+    """
     # DuckDB calls the catalogue after the file, up to the first dot. One that is called as a schema
     # makes `analytics.personalization_daily` ambiguous for everybody who asks.
     schemas = {table.schema for table in TABLES}
@@ -27,6 +30,11 @@ def open_file(file: Path) -> Iterator[Warehouse]:
             f"the DuckDB file {file} may not be called as a schema in it ({', '.join(schemas)}); "
             "give it another name, such as personalization.duckdb"
         )
+
+
+@contextmanager
+def open_file(file: Path) -> Iterator[Warehouse]:
+    """The warehouse as it is; see `open_warehouse`."""
     try:
         connection = duckdb.connect(str(file))
     except duckdb.Error as error:

@@ -1,0 +1,166 @@
+"""The snapshots that there are, and whether they are whole.
+
+::
+
+    manifest = read_manifest(Path("snapshots"), date(2026, 11, 21))
+    check(manifest)
+    manifest.data  # snapshots/day=2026-11-21/decisions-<checksum>.parquet
+
+A folder of snapshots holds, beside what is being written and begins with ``_`` or ``.``::
+
+    day=2026-11-21/_manifest.json
+    day=2026-11-21/decisions-8f14e45fceea167a.parquet
+
+The manifest names the data file, and is what the day is: where there is none, there is no day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from otel_personalization.daily.files import day_of
+from otel_personalization.errors import RemediedError
+
+SCHEMA_VERSION: Final = 1
+"""Of manifests and of the columns of the data."""
+MANIFEST: Final = "_manifest.json"
+
+COLUMNS: Final = (
+    *("ordinal", "decision_id", "org_id", "ts", "namespace", "surface", "user_hash", "cohort"),
+    *("device", "bucket_device", "experiment", "variant", "served_items", "identified_items"),
+    *("personalized_items", "reason_items", "reason_requested_items", "cold_start_items", "items"),
+    *("personalized_ids", "sources", "alpha", "beta", "gamma", "profile_boost", "mmr_lambda"),
+    *("mmr_picks", "brand_cap_hits", "category_cap_hits"),
+)
+"""Of the data: those of ``sql/decisions.sql``, without ``problem``."""
+
+
+class SnapshotError(RemediedError):
+    """A snapshot cannot be read or written."""
+
+
+class MissingDayError(SnapshotError):
+    """There is no snapshot of the day."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot of a day holds, and what it was made from."""
+
+    partition: Path
+    """Its folder; not in the file."""
+    day: date
+    rows: int
+    """Decisions; deliveries of one decision_id are a row each."""
+    min_ts: datetime
+    """Of the rows, in UTC."""
+    max_ts: datetime
+    file: str
+    """Name of the data file, which is a Parquet file."""
+    bytes: int
+    sha256: str
+    problems: dict[str, int]
+    """Lines that are no rows, by kind: ``no_json``, ``damaged`` (rests of files), ``undated``,
+    ``unusable_org_id``, a `conventions.MalformedReason`, ``other_days``. Malformed traces of
+    another day are not among them; what has no day is, for it may belong to this one.
+    """
+    organisations: dict[str, int]
+    """Rows by org_id."""
+    made_by: str
+    """Version of this package."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def data(self) -> Path:
+        """The data file. It is gone where the day was replaced since: read the manifest again."""
+        return self.partition / self.file
+
+
+def read_manifest(folder: Path, day: date) -> Manifest:
+    """The manifest of a day.
+
+    Args:
+        folder: of snapshots.
+        day: UTC date.
+
+    Raises:
+        MissingDayError: there is none.
+        SnapshotError: it cannot be read.
+    """
+    partition = folder / f"day={day}"
+    path = partition / MANIFEST
+    again = f"make the snapshot of {day} again"
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        remedy = f"make one with: otel-personalization snapshot --day {day}"
+        raise MissingDayError(f"there is no snapshot of {day} in {folder}", remedy) from None
+    try:
+        fields = json.loads(text)
+        version = fields["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise SnapshotError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}", again)
+        manifest = Manifest(
+            partition,
+            **fields
+            | {
+                "day": date.fromisoformat(fields["day"]),
+                "min_ts": datetime.fromisoformat(fields["min_ts"]),
+                "max_ts": datetime.fromisoformat(fields["max_ts"]),
+            },
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"{path} is no manifest of a snapshot ({type(error).__name__})"
+        raise SnapshotError(what, again) from None
+    if manifest.day != day:
+        remedy = f"name its folder day={manifest.day}, or remove it"
+        raise SnapshotError(f"{path} is of {manifest.day}, not of {day}", remedy)
+    return manifest
+
+
+def days_of(folder: Path) -> list[date]:
+    """The days of which a folder has snapshots, in order."""
+    found = (day_of(path.parent) for path in folder.glob(f"day=*/{MANIFEST}"))
+    return sorted(day for day in found if day is not None)
+
+
+def check(manifest: Manifest) -> None:
+    """Compare the data file with its manifest.
+
+    Raises:
+        SnapshotError: it is missing, or not what was written, or lacks a column.
+    """
+    remedy = f"make the snapshot of {manifest.day} again"
+    try:
+        size, checksum = manifest.data.stat().st_size, checksum_of(manifest.data)
+    except FileNotFoundError:
+        raise SnapshotError(f"{manifest.data} is missing", remedy) from None
+    if size != manifest.bytes:
+        what = f"{manifest.data} has {size:,} bytes, {manifest.bytes:,} were written"
+        raise SnapshotError(what, remedy)
+    if checksum != manifest.sha256:
+        raise SnapshotError(f"{manifest.data} is not what was written (SHA-256)", remedy)
+    try:
+        missing = set(COLUMNS).difference(pq.read_schema(manifest.data).names)
+    except (pa.ArrowException, OSError):
+        raise SnapshotError(f"{manifest.data} is no Parquet file", remedy) from None
+    if missing:
+        what = f"{manifest.data} is damaged: it has no column {' and no '.join(sorted(missing))}"
+        raise SnapshotError(what, remedy)
+
+
+def checksum_of(path: Path) -> str:
+    """SHA-256, in hexadecimal."""
+    checksum = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            checksum.update(piece)
+    return checksum.hexdigest()
