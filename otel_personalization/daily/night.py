@@ -287,7 +287,7 @@ def _publish(order: Order, warehouse: Warehouse, tables: DayTables, telling: Tel
             stream.write(page)
         telling.note(f"report: {order.report}")
     if order.pushgateway is not None:
-        from otel_personalization.daily.publish import PublishError, push  # noqa: PLC0415  # too
+        from otel_personalization.daily.publish import PublishError, push  # noqa: PLC0415  # HTTP
 
         telling.doing("Pushgateway")
         try:

@@ -114,7 +114,7 @@ def test_each_item_of_each_decision_counts_once_over_all_row_groups(
 
 def test_it_is_what_the_statements_count_of_hostile_traces(tmp_path, monkeypatch):
     monkeypatch.setattr(snapshot, "ROW_GROUP_ROWS", 1)
-    monkeypatch.setattr(snapshot, "_BATCH_ROWS", 100)
+    monkeypatch.setattr("otel_personalization.daily.decisions._BATCH_ROWS", 100)
     manifests = snapshots(hostile.corpus(1), tmp_path)
     day = hostile.CORPUS_DAYS[-1]
     assert pq.read_metadata(manifests[day].data).num_row_groups > 10
