@@ -29,6 +29,12 @@ FINDINGS = """\
 - Overlap of 30 users of whom one in twenty gets the fallback: one or two of those are among the 30,
   or none, which then says nothing of them. If users have even less in common otherwise, so that the
   fallback is most of what they share, it is worse: no interval from 30 users can know it.
+- Entropy is held too often, by intervals that are wider than they have to be, in five cells: up to
+  97.8 % of 2,000 brands of skew 1.5 with tastes of 10, where all that the bias may be is as much as
+  the standard error; 98.2 and 97.3 % of 200 brands and 1,500 items.
+- Not in the table: of 2,000 items of 2,000 brands of skew 1.5, tastes of 100, 19 % are called
+  reliable, and 91 % of those hold the truth: samples whose coverage is just 0.95 are those that by
+  chance saw few rare brands.
 - Not in the table: users with 60 items each, two thirds of which are drawn from the user's own
   before. Of 500 such users, 2,000 brands of skew 0.5 had 84 % of 200 repetitions, which lay too
   low, and of skew 2 90 %. In other such populations it was 91 to 98 %; with 4 items each, 92 to 97.
