@@ -337,6 +337,7 @@ def _needed(extra: str) -> Iterator[None]:
 
     What is imported stays. To look for what could go takes a seventh of the time of a small job.
     """
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
@@ -350,4 +351,5 @@ def _needed(extra: str) -> Iterator[None]:
         )
     finally:
         gc.freeze()
-        gc.enable()
+        if collects:
+            gc.enable()

@@ -38,6 +38,9 @@ MIN_SAMPLE_COVERAGE: Final = 0.95
 MIN_GROUPS: Final = 30
 """Groups of users under which an entropy is not called reliable."""
 
+_SLOWEST: Final = 1 / 3
+"""Rate at which what is missing falls, at the slowest: that of values with shares of 1 / rank^1.5.
+Of flatter ones hardly any sample is reliable as long as many are missing."""
 _CELLS_OF_ENTRY: Final = 32
 """Cells of a table for each entry, up to which to add them up in place is quicker than to sort."""
 
@@ -217,7 +220,9 @@ def _interval(
     and Q2 of two. If all of the bias fell so, it would be J / r. So the interval is centred half
     way between the two, and the square of half their difference joins that of the standard error,
     as does that of how exact J / r is: Q1 and Q2 are counts of what is rare, so that its relative
-    variance is 1 / Q1 + 1 / Q2. Where r is not under 1, all of the bias falls as 1 / k.
+    variance is 1 / Q1 + 1 / Q2, but it is no more inexact than that difference. In all of this, Q1
+    is one more, and Q2 half of one: where they are small they say little. Where r is not under 1,
+    all of the bias falls as 1 / k; and r is never taken to be under `_SLOWEST`.
 
     The mean of skewed values hangs together with its error, for which the centre moves by
     (2 t^2 + 1) / 6 x the skewness of the mean x the error, with Student's t. The interval is
@@ -244,19 +249,17 @@ def _interval(
     if not squares:
         return estimate, estimate
     too_low = (k - 1) * (estimate - mean)
-    # One more, and half of one: where no value is of one group, or few are, they say little of r.
     lone, paired = int((owners == 1).sum()) + 1, int((owners == 2).sum()) + 0.5
-    half = inexact = 0.0
+    rate = min(1.0, max(_SLOWEST, 2 * paired / lone))
     # Of what is missing an estimate is too low, never too high.
-    if lone > 2 * paired and too_low > 0:
-        slow = too_low * lone / (2 * paired)
-        half = (slow - too_low) / 2
-        inexact = slow * math.sqrt(1 / lone + 1 / paired)
+    slow = max(0.0, too_low) / rate
+    between = slow - max(0.0, too_low)
+    inexact = min(slow * math.sqrt(1 / lone + 1 / paired), between)
     jackknife_error = math.sqrt((k - 1) / k * squares)
-    error = math.hypot(jackknife_error, half, inexact)
+    error = math.hypot(jackknife_error, between / 2, inexact)
     limit = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2))
     skewness = float((differs**3).sum()) / squares**1.5
-    center = estimate + too_low + half + (2 * limit**2 + 1) / 6 * skewness * jackknife_error
+    center = estimate + too_low + between / 2 + (2 * limit**2 + 1) / 6 * skewness * jackknife_error
     lower = min(center - limit * error, estimate)
     above = CONFIDENCE + float(stdtr(k - 1, (lower - center) / error))
     upper = center + float(stdtrit(k - 1, above)) * error
