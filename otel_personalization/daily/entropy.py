@@ -28,8 +28,8 @@ users alone was served, and a larger one, too, of values that just two groups we
 
 Of values of one group the estimate makes what it adds. Where rare values are many, samples with few
 of them are those with a low estimate, and to choose by them would be to choose by the estimate;
-values of two groups have next to nothing to do with it. Where values are alike, it is the first
-that have not, and the second are many long after all values were seen."""
+values of two groups have next to nothing to do with it. Where values are equally likely, it is the
+first that have nothing to do with it, while the second are many long after all values were seen."""
 MAX_LONE_SHARE: Final = 0.1
 """Share of items, of values that one group of users alone was served, above which an entropy is
 not called reliable whatever two groups were served."""
