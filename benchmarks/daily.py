@@ -367,7 +367,8 @@ users. Lines of NDJSON have 6 KB, without candidates_pre.
 
 CPU seconds by step (`python -m benchmarks.daily --profile`); statements are those of
 `otel_personalization/daily/sql`. Of lines of NDJSON, a snapshot is made first, of which each step
-is what it adds to those before it; the bare scan, too, is mostly parsing."""
+is what it adds to those before it: a difference of two runs, and right to several seconds. The
+bare scan, too, is mostly parsing."""
     for case in PROFILED:
         yield f"""
 {case.decisions:,} decisions in {case.kind}:
