@@ -166,8 +166,6 @@ def _type(shape: Any) -> str:
 
 def measured(case: Case, kept: Path | None) -> list[tuple[Cost, Cost]]:
     """The job and the bare scan, of each round."""
-    # As pip does it; a checkout may be such that each run would compile it anew.
-    compileall.compile_dir(Path(otel_personalization.__file__).parent, quiet=1)
     with generated(case, kept) as place:
         scan_of(place)  # the file is in memory from now on, if it fits
         print(f"measuring {case.decisions:,} of {case.kind}", file=sys.stderr, flush=True)
@@ -384,6 +382,8 @@ def main() -> None:
     options.add_argument("--days", type=Path, help="folder where generated days are kept")
     options.add_argument("--profile-of", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
+    # As pip does it; a checkout may be such that each run would compile it anew.
+    compileall.compile_dir(Path(otel_personalization.__file__).parent, quiet=1)
     if chosen.profile_of:
         of_folder = chosen.profile_of.is_dir()
         (profile_of_snapshot if of_folder else profile_of_lines)(chosen.profile_of)

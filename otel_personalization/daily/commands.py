@@ -209,13 +209,14 @@ def daily(
         raise typer.BadParameter("say which day, such as --day 2026-11-21", param_hint="--day")
     with _needed("daily"):
         from otel_personalization.daily import night  # noqa: PLC0415
+        from otel_personalization.daily.figures import PublishError  # noqa: PLC0415
         from otel_personalization.daily.warehouse import (  # noqa: PLC0415
             WarehouseError,
             check_target,
         )
 
         if pushgateway is not None:
-            from otel_personalization.daily.publish import PublishError, push_run  # noqa: PLC0415
+            from otel_personalization.daily.publish import push_run  # noqa: PLC0415  # HTTP
         if _is_database(warehouse):
             import psycopg  # noqa: F401, PLC0415  # not missed once files are read
         if report is not None:

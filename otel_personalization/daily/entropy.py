@@ -252,8 +252,9 @@ def _interval(
     lone, paired = int((owners == 1).sum()) + 1, int((owners == 2).sum()) + 0.5
     rate = min(1.0, max(_SLOWEST, 2 * paired / lone))
     # Of what is missing an estimate is too low, never too high.
-    slow = max(0.0, too_low) / rate
-    between = slow - max(0.0, too_low)
+    fast = max(0.0, too_low)
+    slow = fast / rate
+    between = slow - fast
     inexact = min(slow * math.sqrt(1 / lone + 1 / paired), between)
     jackknife_error = math.sqrt((k - 1) / k * squares)
     error = math.hypot(jackknife_error, between / 2, inexact)

@@ -46,6 +46,10 @@ Place = tuple[str, str]
 """Namespace and surface."""
 
 
+class PublishError(Exception):
+    """The Pushgateway did not take it: what is wrong, where, and what to do. Shows no password."""
+
+
 def surfaces_of(rows: pa.Table) -> list[dict[str, Any]]:
     """The rows of single surfaces, with every cohort and device."""
     of_everybody = pc.and_(pc.equal(rows["cohort"], ALL), pc.equal(rows["device"], ALL))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from otel_personalization.console import whole_file, writing
 from otel_personalization.daily.engines import DuckDB, Engine, EngineError
-from otel_personalization.daily.figures import previous_overlap, write_lines
+from otel_personalization.daily.figures import PublishError, previous_overlap, write_lines
 from otel_personalization.daily.job import Run, Tell, compute
 from otel_personalization.daily.lines import FileLines, Problems, SourceError
 from otel_personalization.daily.manifest import (
@@ -197,7 +197,7 @@ def _told() -> Iterator[None]:
     """What rooms raise becomes the end of a run."""
     try:
         yield
-    except (SnapshotError, WarehouseError, OutcomesError, EngineError) as error:
+    except (SnapshotError, WarehouseError, PublishError, OutcomesError, EngineError) as error:
         raise NightError(str(error)) from None
 
 
@@ -287,13 +287,10 @@ def _publish(order: Order, warehouse: Warehouse, tables: DayTables, telling: Tel
             stream.write(page)
         telling.note(f"report: {order.report}")
     if order.pushgateway is not None:
-        from otel_personalization.daily.publish import PublishError, push  # noqa: PLC0415  # HTTP
+        from otel_personalization.daily.publish import push  # noqa: PLC0415  # HTTP
 
         telling.doing("Pushgateway")
-        try:
-            pushed = push(order.pushgateway, tables, _previous_overlap(warehouse, tables))
-        except PublishError as error:
-            raise NightError(str(error)) from None
+        pushed = push(order.pushgateway, tables, _previous_overlap(warehouse, tables))
         if pushed.newer_day is not None:
             telling.note(
                 f"not pushed: the Pushgateway has {pushed.newer_day}, which is later than "

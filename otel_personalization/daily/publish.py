@@ -43,17 +43,19 @@ from otel_personalization.conventions import (
     LARGEST_MAX_LABEL_SETS,
     Gauge,
 )
-from otel_personalization.daily.figures import Place, figures_of, place_of, surfaces_of
+from otel_personalization.daily.figures import (
+    Place,
+    PublishError,
+    figures_of,
+    place_of,
+    surfaces_of,
+)
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY, DayTables
 from otel_personalization.prometheus_api import authorization_of, without_credentials
 
 TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = (0.5, 2.0)
 """Pauses before the second and the third attempt; there is no fourth."""
-
-
-class PublishError(Exception):
-    """The Pushgateway did not take it: what is wrong, where, and what to do. Shows no password."""
 
 
 @dataclass(frozen=True)

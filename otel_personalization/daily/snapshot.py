@@ -280,6 +280,7 @@ class _Writer:
 
 
 _TOLD_CHARACTERS: Final = 64
+
 # --- from files to partitions -----------------------------------------------------------------
 
 _LOCK: Final = ".lock"

@@ -21,8 +21,8 @@ from otel_personalization.conventions import (
     LARGEST_MAX_LABEL_SETS,
 )
 from otel_personalization.daily import publish
-from otel_personalization.daily.figures import previous_overlap, write_lines
-from otel_personalization.daily.publish import PublishError, push, push_run
+from otel_personalization.daily.figures import PublishError, previous_overlap, write_lines
+from otel_personalization.daily.publish import push, push_run
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY
 from tests.daily.days import DAY, ORG, day_tables
 from tests.loopback import serving

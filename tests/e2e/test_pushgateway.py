@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from examples.stack.servers import Prometheus
-from otel_personalization.daily.figures import previous_overlap
-from otel_personalization.daily.publish import PublishError, push, push_run
+from otel_personalization.daily.figures import PublishError, previous_overlap
+from otel_personalization.daily.publish import push, push_run
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY
 from tests.daily.days import DAY, ORG, day_tables
 from tests.daily.test_publish import FIGURES, HOME, TOLD, lines_of, one_day
