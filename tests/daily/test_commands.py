@@ -39,7 +39,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+    """The command as it was called; it ends with an exit code, never with a traceback."""
+    result = CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+    assert isinstance(result.exception, (SystemExit, type(None))), result.exception
+    return result
 
 
 def daily(*arguments: object, exit_code: int = 0, stdin: bytes | None = None) -> Result:
