@@ -35,6 +35,7 @@ from otel_personalization.console import (
     working,
 )
 from otel_personalization.conventions import COLLABORATIVE_SOURCE, DOCTOR_WAIT_SECONDS
+from otel_personalization.credentials import without_credentials
 from otel_personalization.daily import commands
 from otel_personalization.ndjson import Format
 from otel_personalization.settings import NONE, SettingsError
@@ -110,7 +111,6 @@ def replay(
       2  no decision trace is in the input, or the command was wrong
       3  some lines were not counted; they are told by file and line
     """  # noqa: D301  # the character, which keeps lines apart
-    from otel_personalization.prometheus_api import without_credentials  # noqa: PLC0415  # HTTP
     from otel_personalization.replay import replay as count  # noqa: PLC0415  # OpenTelemetry
 
     if stamp is not None:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from opentelemetry.metrics import NoOpMeterProvider, get_meter_provider
 
 from otel_personalization.conventions import DOCTOR_NAMESPACE, DROPPED_LOG_RECORDS, SCOPE_NAME
+from otel_personalization.credentials import without_credentials
 from otel_personalization.hook import PersonalizationHook
 from otel_personalization.instrumentor import (
     PersonalizationInstrumentor,
@@ -32,7 +33,6 @@ from otel_personalization.instrumentor import (
     patch_target,
 )
 from otel_personalization.metrics import ExactProvider, is_of_an_sdk
-from otel_personalization.prometheus_api import without_credentials
 from otel_personalization.settings import (
     AFTER,
     NONE,

@@ -11,15 +11,15 @@ Credentials in the URL are sent, and are in no text that this module makes.
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlencode
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from otel_personalization.credentials import authorization_of, without_credentials
 from otel_personalization.errors import RemediedError
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -55,28 +55,6 @@ class Series:
     name: str
     labels: dict[str, str]
     samples: tuple[Sample, ...]
-
-
-def credentials_of(url: str) -> str:
-    """What stands before the host of a URL; empty if nothing does.
-
-    Whatever is before the last ``@`` is taken for it, so that a password in which a ``/`` was left
-    as it is is none the less found.
-    """
-    return (url.partition("://")[2] or url).rpartition("@")[0]
-
-
-def without_credentials(text: str, url: str) -> str:
-    """A text, such as the URL itself or what a client says of it, that can be shown."""
-    credentials = credentials_of(url)
-    return text.replace(f"{credentials}@", "") if credentials else text
-
-
-def authorization_of(url: str) -> str:
-    """The header ``Authorization`` for the name and password of a URL; empty if it has none."""
-    name, _, password = credentials_of(url).partition(":")
-    pair = f"{unquote(name)}:{unquote(password)}"
-    return f"Basic {base64.b64encode(pair.encode()).decode()}" if name else ""
 
 
 class PrometheusApi:

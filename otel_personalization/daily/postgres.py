@@ -17,8 +17,8 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from otel_personalization.credentials import credentials_of
 from otel_personalization.errors import RemediedError
-from otel_personalization.prometheus_api import credentials_of
 
 CONNECT_SECONDS: Final = 10
 

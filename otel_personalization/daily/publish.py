@@ -43,6 +43,7 @@ from otel_personalization.conventions import (
     LARGEST_MAX_LABEL_SETS,
     Gauge,
 )
+from otel_personalization.credentials import authorization_of, without_credentials
 from otel_personalization.daily.figures import (
     Place,
     PublishError,
@@ -51,7 +52,6 @@ from otel_personalization.daily.figures import (
     surfaces_of,
 )
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY, DayTables
-from otel_personalization.prometheus_api import authorization_of, without_credentials
 
 TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = (0.5, 2.0)

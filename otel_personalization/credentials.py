@@ -1,0 +1,33 @@
+"""Names and passwords in URLs: they are sent, and never shown.
+
+::
+
+    without_credentials("https://NAME:PASSWORD@host/", url)  # https://host/
+"""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import unquote
+
+
+def credentials_of(url: str) -> str:
+    """What stands before the host of a URL; empty if nothing does.
+
+    Whatever is before the last ``@`` is taken for it, so that a password in which a ``/`` was left
+    as it is is none the less found.
+    """
+    return (url.partition("://")[2] or url).rpartition("@")[0]
+
+
+def without_credentials(text: str, url: str) -> str:
+    """A text, such as the URL itself or what a client says of it, that can be shown."""
+    credentials = credentials_of(url)
+    return text.replace(f"{credentials}@", "") if credentials else text
+
+
+def authorization_of(url: str) -> str:
+    """The header ``Authorization`` for the name and password of a URL; empty if it has none."""
+    name, _, password = credentials_of(url).partition(":")
+    pair = f"{unquote(name)}:{unquote(password)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}" if name else ""
