@@ -350,11 +350,7 @@ def _quality(
         malformed=problems,
         skipped_lines=skipped,
         undated=undated,
-        repeated=sum(
-            row["further_deliveries"]
-            for row in engine.fetch("repeated").to_pylist()
-            if row["day"] == run.day
-        ),
+        repeated=engine.fetch("repeated")["day"].to_pylist().count(run.day),
         cohort_rules=rules["cohort_rule"],
         device_rules=rules["device_rule"],
         history_days=history_days,

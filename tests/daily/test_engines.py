@@ -32,7 +32,7 @@ def test_decisions_whose_ids_share_a_hash_are_no_repeated_deliveries(tmp_path, m
         with DuckDB(list(manifests.values()), hostile.ORG) as engine:
             engine.make("repeated", window_start=first, day=last)
             rows = engine.fetch("repeated").to_pylist()
-        return sorted(rows, key=lambda row: (row["day"], row["decision_id"]))
+        return sorted(rows, key=lambda row: (row["day"], row["ordinal"]))
 
     expected = repeated()
     assert len(expected) > 10

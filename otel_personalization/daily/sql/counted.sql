@@ -24,6 +24,6 @@ SELECT
     CASE WHEN s.identified_items > 0 THEN s.ts END AS list_ts
 FROM stored s
 LEFT JOIN seen_users u ON s.namespace = u.namespace AND s.user_hash = u.user_hash
-LEFT JOIN repeated r ON s.day = r.day AND s.decision_id = r.decision_id
+LEFT JOIN repeated r ON s.day = r.day AND s.ordinal = r.ordinal
 WHERE s.day BETWEEN DATE '{window_start}' AND DATE '{day}'
-    AND (r.counted IS NULL OR r.counted = s.ordinal)
+    AND r.ordinal IS NULL
