@@ -228,7 +228,8 @@ class DuckDB(Engine):
         """Some rows of a table in the order of ordinals, for any thread."""
         with self._connection.cursor() as connection:
             rows = connection.table(name).filter(some)
-            return rows.select(columns).order("ordinal").to_arrow_table()
+            # To have DuckDB sort takes half as long again.
+            return rows.select(columns).to_arrow_table().sort_by("ordinal")
 
     def stream(self, name: str, **parameters: object) -> Iterator[pa.RecordBatch]:
         yield from self._connection.sql(self._text(name, parameters)).to_arrow_reader(BATCH_ROWS)

@@ -33,8 +33,8 @@ _PLACE: Final = "items.list.element.{}"
 """Of a column in a file."""
 DENSE: Final = 1 << 24
 """Counters of a column."""
-_BLOCK: Final = 1 << 16
-"""Keys that are counted at a time: they stay in the processor's cache."""
+_BLOCK: Final = 1 << 11
+"""Lists that are counted at a time: their keys stay in the processor's cache."""
 _FEW: Final = 1 << 20
 """Keys that are kept apart before those that are the same are put together."""
 
@@ -105,9 +105,10 @@ def counted(files: Sequence[Path], want: Want, cells: int) -> Served:
     counts = {_ITEM: _Counts(owners)}
     counts |= {kind: _Counts(owners * USER_GROUPS) for kind in DIMENSIONS}
     lists = list(side_by_side(lambda group: _count(group, want, counts), row_groups(files)))
+    items, *values = side_by_side(lambda name: counts[name].table(), _COLUMNS)
     return Served(
-        counts[_ITEM].table("item_id").rename_columns({"owner": "cell"}),
-        {kind: _by_users(counts[kind].table("value")) for kind in DIMENSIONS},
+        items.rename_columns({"owner": "cell", "value": "item_id"}),
+        dict(zip(DIMENSIONS, map(_by_users, values), strict=True)),
         pa.concat_tables(lists),
     )
 
@@ -135,10 +136,8 @@ def _count(group: RowGroup, want: Want, counts: Mapping[str, _Counts]) -> pa.Tab
     cell[at] = wanted.counted["cell"].to_numpy()
     users = cell * USER_GROUPS
     users[at] += wanted.counted["users"].to_numpy()
-    owners = {_ITEM: np.repeat(cell, lengths)}
-    owners |= dict.fromkeys(DIMENSIONS, np.repeat(users, lengths))
     for name in names:
-        counts[name].add(texts[name], owners[name])
+        counts[name].add(texts[name], lengths, cell if name == _ITEM else users)
     lists = wanted.last.append_column(
         "decision_id", rows["decision_id"].take(at_last).fill_null("")
     )
@@ -209,15 +208,24 @@ class _Counts:
         keys = np.append(0, known.to_numpy() + np.int64(1)) * self._owners
         return _Texts(keys, _places(texts.indices))
 
-    def add(self, texts: _Texts, owner: Integers) -> None:
-        """Count texts once each, for their owners."""
+    def add(self, texts: _Texts, lengths: npt.NDArray[np.int32], owners: Integers) -> None:
+        """Count texts once each.
+
+        Args:
+            texts: those of lists, one after the other.
+            lengths: how many each list has.
+            owners: of each list.
+        """
         further = []
         one = self._dense.dtype.type(1)  # with one of another type it takes ten times as long
-        for start in range(0, len(owner), _BLOCK):
-            some = slice(start, start + _BLOCK)
-            keys = texts.keys_of(texts.places[some])
-            keys += owner[some]
-            if keys.max() >= DENSE:
+        end = 0
+        for first in range(0, len(owners), _BLOCK):
+            some = slice(first, first + _BLOCK)
+            owner = np.repeat(owners[some], lengths[some])
+            start, end = end, end + len(owner)
+            keys = texts.keys_of(texts.places[start:end])
+            keys += owner
+            if keys.max(initial=0) >= DENSE:
                 is_dense = keys < DENSE
                 further.append(keys[~is_dense])
                 keys = keys[is_dense]
@@ -236,8 +244,8 @@ class _Counts:
             if sum(len(new) for new, _ in self._new) > max(len(self._keys) // 2, _FEW):
                 self._put_together()
 
-    def table(self, name: str) -> pa.Table:
-        """The columns owner, served, and one of that name for the texts."""
+    def table(self) -> pa.Table:
+        """The columns owner, value, served."""
         self._put_together()
         dense = np.flatnonzero(self._dense[: (len(self._texts) + 1) * self._owners] != 0)
         number, owner = np.divmod(np.concatenate((dense, self._keys)), self._owners)
@@ -246,7 +254,7 @@ class _Counts:
         return pa.table(
             {
                 "owner": owner[known],
-                name: pa.DictionaryArray.from_arrays(
+                "value": pa.DictionaryArray.from_arrays(
                     pa.array(number[known] - 1, pa.int32()), self._texts
                 ),
                 "served": served[known],
