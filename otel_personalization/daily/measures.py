@@ -156,11 +156,10 @@ def first_distinct(items: pa.ListArray, k: int) -> pa.ListArray:
     owner = owner[known]
     kept = _is_first(owner * max(1, len(encoded.dictionary)) + code)
     code, owner = code[kept], owner[kept]
-    starts = np.searchsorted(owner, np.arange(len(items)))
-    kept = np.arange(len(owner)) - starts[owner] < k
-    code, owner = code[kept], owner[kept]
-    ends = np.searchsorted(owner, np.arange(len(items) + 1))
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(code, pa.int32()))
+    distinct = np.bincount(owner, minlength=len(items))
+    kept = np.arange(len(owner)) - np.repeat(np.cumsum(distinct) - distinct, distinct) < k
+    ends = np.append(0, np.cumsum(np.minimum(distinct, k)))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(code[kept], pa.int32()))
 
 
 def _is_first(values: Integers) -> npt.NDArray[np.bool_]:
