@@ -36,7 +36,13 @@ from otel_personalization.daily.manifest import (
 )
 from otel_personalization.daily.snapshot import EmptyDayError, write
 from otel_personalization.ndjson import Problem
-from otel_personalization.trace import TRACE_FIELDS, Decision, read_decision, read_timestamp
+from otel_personalization.trace import (
+    TRACE_FIELDS,
+    Decision,
+    count_of,
+    read_decision,
+    read_timestamp,
+)
 from tests.conftest import DATA, cells_of, read_ndjson, recording
 
 SAMPLE = DATA / "traces.ndjson.gz"
@@ -189,6 +195,92 @@ def test_an_object_among_personalized_items_is_no_id(tmp_path):
     (manifest,) = write(FileLines([path]), tmp_path / "snapshots").values()
     (row,) = rows_of(manifest)
     assert (row["personalized_items"], row["personalized_ids"]) == (1, ["[b"])
+
+
+def test_a_label_is_text_without_the_white_space_around_it_in_small_letters(tmp_path):
+    edges = [
+        *filter(str.isspace, map(chr, range(0x3001))),
+        *'!~"#\\[]{}/',
+        "é",
+        "\x7f",
+        "\0",
+        "\u200b",
+    ]
+    texts = [text for edge in edges for text in (edge, f"{edge}Ab", f"Ab{edge}", f"A{edge}b")]
+    values = [
+        *texts,
+        "",
+        "Nike Air",
+        "Café",
+        "Zoë's",
+        "~",
+        "true",
+        "3",
+        None,
+        3,
+        True,
+        [],
+        {},
+        ["x"],
+    ]
+    caps = [{"a": {"brand": {"value": one}, "category": {"value": one}}} for one in values]
+    for is_escaped in (False, True):
+        lines = [json.dumps(trace(caps=one), ensure_ascii=is_escaped).encode() for one in caps]
+        path = file_of(tmp_path / "traces", *lines)
+        (manifest,) = write(FileLines([path]), tmp_path / "snapshots").values()
+        labels = [(one.strip().lower() or None) if isinstance(one, str) else None for one in values]
+        assert [row["items"] for row in rows_of(manifest)] == [
+            [{"item_id": "a", "brand": label, "category": label}] for label in labels
+        ]
+
+
+def test_white_space_around_a_timestamp_or_alone_in_a_reason_is_none(tmp_path):
+    spaces = [*filter(str.isspace, map(chr, range(0x3001))), "\\", "{", "A", "~"]
+    reasons = [[text] for space in spaces for text in (space, f"{space}x")]
+    items = [{"item_id": "a", "reasons": one} for one in [*reasons, [" ", "x"], [], [3], ["ä"]]]
+    traces = [
+        trace(f"{before}2026-11-21T10:00:00Z{after}", final_items=[item])
+        for item in items
+        for before, after in (("", "\u00a0"), (" ", ""), ("", "\n"))
+    ]
+    (manifest,) = write(
+        FileLines([file_of(tmp_path / "traces", *traces)]), tmp_path / "snapshots"
+    ).values()
+    expected = [read_decision(one) for one in traces]
+    assert [row["reason_items"] for row in rows_of(manifest)] == [
+        one.reason_items for one in expected if isinstance(one, Decision)
+    ]
+    assert manifest.rows == len(traces)
+
+
+def test_a_count_of_candidates_is_an_integer_and_nothing_like_one(tmp_path):
+    counts = [
+        "0",
+        "-0",
+        "1",
+        "7",
+        "1000000000",
+        "1000000001",
+        "-1",
+        "3.0",
+        "-0.0",
+        "1e3",
+        "1E3",
+        "9223372036854775808",
+    ]
+    counts += ['"3"', '" 3"', "true", "null", "[3]", "NaN", "Infinity", str(10**40)]
+    entries = ", ".join(f'"s{n}": {{"count": {count}}}' for n, count in enumerate(counts))
+    line = json.dumps(trace())[:-1] + f', "extras": {{"candidate_sources": {{{entries}}}}}}}'
+    (manifest,) = write(
+        FileLines([file_of(tmp_path / "traces", line.encode())]), tmp_path / "snapshots"
+    ).values()
+    (row,) = rows_of(manifest)
+    expected = {
+        f"s{n}": count_of(json.loads(count))
+        for n, count in enumerate(counts)
+        if count_of(json.loads(count)) is not None
+    }
+    assert {one["source"]: one["candidates"] for one in row["sources"]} == expected
 
 
 def test_rows_stay_in_the_order_of_the_lines_and_of_the_files(tmp_path):

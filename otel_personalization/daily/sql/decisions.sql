@@ -23,7 +23,9 @@ typed AS (
         trace.final_items IS NOT NULL AS has_items,
         how_many(list_transform(
             trace.final_items,
-            lambda item: item.item_id IS NULL OR item.item_id[1] IN ('{', '[')
+            lambda item: item.item_id IS NULL
+                OR starts_with(item.item_id, '{')
+                OR starts_with(item.item_id, '[')
         )) > 0 AS has_odd_items
     FROM parsed
 ),
@@ -34,14 +36,14 @@ judged AS (
         trace.extras AS extras,
         trace.bandit AS bandit,
         trace.extras.include_reasons IS DISTINCT FROM 'false' AS reasons_surfaced,
-        -- Of years that Python's dates reach. Without an offset it is UTC.
+        -- Without an offset it is UTC.
         CASE
             WHEN regexp_full_match(
                 ts_text,
                 '[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?'
                 || '([Zz]|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)?'
-            ) AND year(instant_of(ts_text)) BETWEEN 1 AND 9999 THEN instant_of(ts_text)
-        END AS ts,
+            ) THEN instant_of(ts_text)
+        END AS instant,
         CASE
             WHEN is_unread AND NOT json_valid(line) THEN 'no_json'
             WHEN has_items AND NOT has_odd_items THEN NULL
@@ -80,12 +82,11 @@ judged AS (
         END AS boosted,
         map_keys(trace.caps) AS capped_ids,
         list_transform(
-            map_values(trace.caps),
-            lambda cap: struct_pack(
-                brand := label_of(cap.brand.value, getvariable('space')),
-                category := label_of(cap.category.value, getvariable('space'))
-            )
-        ) AS capped_labels
+            map_values(trace.caps), lambda cap: label_of(cap.brand.value, getvariable('space'))
+        ) AS brands,
+        list_transform(
+            map_values(trace.caps), lambda cap: label_of(cap.category.value, getvariable('space'))
+        ) AS categories
     FROM typed
 ),
 evident AS (
@@ -101,11 +102,19 @@ evident AS (
             )) > 0 THEN 'reasons'
             ELSE 'stamp'
         END AS evidence,
+        -- Of years that Python's dates reach.
+        CASE WHEN year(instant) BETWEEN 1 AND 9999 THEN instant END AS ts,
+        regexp_extract(
+            text_of(bandit.bucket_key, ''), '^ctx:(?:[^|]*[|])*?device=([^|]*)', 1
+        ) AS key_device,
         list_filter(
             list_transform(
                 trace.mmr_info,
                 lambda pick: struct_pack(
-                    is_one := left(CAST(pick.item_id AS VARCHAR), 1) NOT IN ('{', '['),
+                    is_one := NOT (
+                        starts_with(CAST(pick.item_id AS VARCHAR), '{')
+                        OR starts_with(CAST(pick.item_id AS VARCHAR), '[')
+                    ),
                     brand_cap_hit := pick.brand_cap_hit = 'true',
                     category_cap_hit := pick.category_cap_hit = 'true'
                 )
@@ -135,6 +144,18 @@ marked AS (
         coalesce(text_of(trace.org_id, getvariable('space')), 'unknown') AS org_id,
         coalesce(label_of(trace.namespace, getvariable('space')), 'unknown') AS namespace,
         coalesce(label_of(trace.surface, getvariable('space')), 'default') AS surface,
+        label_of(extras.cohort, getvariable('space')) AS cohort,
+        label_of(extras.device, getvariable('space')) AS device,
+        lower(trimmed(key_device, getvariable('space'))) AS bucket_device,
+        coalesce(
+            text_of(extras.bandit_experiment, getvariable('space')),
+            text_of(bandit.experiment, getvariable('space'))
+        ) AS experiment,
+        coalesce(
+            text_of(extras.experiment_variant, getvariable('space')),
+            text_of(extras.bandit_variant, getvariable('space')),
+            text_of(bandit.variant, getvariable('space'))
+        ) AS variant,
         coalesce(
             list_filter(
                 list_transform(
@@ -180,29 +201,13 @@ SELECT
             THEN trace.user_hash ->> '$'
     END
         AS user_hash,
-    name_of(label_of(extras.cohort, getvariable('space'))) AS cohort,
-    name_of(label_of(extras.device, getvariable('space'))) AS device,
-    name_of(
-        lower(trimmed(
-            regexp_extract(text_of(bandit.bucket_key, ''), '^ctx:(?:[^|]*[|])*?device=([^|]*)', 1),
-            getvariable('space')
-        ))
-    ) AS bucket_device,
-    name_of(
-        coalesce(
-            text_of(extras.bandit_experiment, getvariable('space')),
-            text_of(bandit.experiment, getvariable('space'))
-        )
-    ) AS experiment,
-    name_of(
-        coalesce(
-            text_of(extras.experiment_variant, getvariable('space')),
-            text_of(extras.bandit_variant, getvariable('space')),
-            text_of(bandit.variant, getvariable('space'))
-        )
-    ) AS variant,
+    name_of(cohort) AS cohort,
+    name_of(device) AS device,
+    name_of(bucket_device) AS bucket_device,
+    name_of(experiment) AS experiment,
+    name_of(variant) AS variant,
     coalesce(len(items), 0) AS served_items,
-    coalesce(len(list_filter(ids, lambda id: id IS NOT NULL)), 0) AS identified_items,
+    coalesce(list_count(ids), 0) AS identified_items,
     coalesce(
         CASE evidence
             WHEN 'stamp' THEN count_of(extras.personalized_items_count, len(items))
@@ -211,11 +216,11 @@ SELECT
         0
     ) AS personalized_items,
     CASE
-        -- As a rule the first reason is text that begins with a visible character.
+        -- As a rule the first reason is text that begins with a small letter.
         WHEN reasons_surfaced THEN how_many(list_transform(
             items,
             lambda item: CASE
-                WHEN regexp_matches(CAST(item.reasons[1] AS VARCHAR), '^"[!#-[\]-~]') THEN true
+                WHEN CAST(item.reasons[1] AS VARCHAR) BETWEEN '"a' AND '"{' THEN true
                 ELSE len(list_filter(
                     item.reasons, lambda reason: text_of(reason, getvariable('space')) IS NOT NULL
                 )) > 0
@@ -226,21 +231,16 @@ SELECT
     CASE WHEN reasons_surfaced THEN coalesce(len(items), 0) ELSE 0 END AS reason_requested_items,
     how_many(list_transform(
         items,
-        lambda item: coalesce(item.cold_start = 'true', false)
-            OR (reasons_surfaced AND coalesce(list_contains(item.reasons, '"cold_start"'), false))
+        lambda item: item.cold_start = 'true'
+            OR (reasons_surfaced AND list_contains(item.reasons, '"cold_start"'))
     )) AS cold_start_items,
     coalesce(
         list_transform(
-            list_transform(
-                ids,
-                lambda id: struct_pack(
-                    item_id := id, labels := capped_labels[list_position(capped_ids, id)]
-                )
-            ),
-            lambda item: struct_pack(
-                item_id := item.item_id,
-                brand := item.labels.brand,
-                category := item.labels.category
+            ids,
+            lambda id: struct_pack(
+                item_id := id,
+                brand := brands[list_position(capped_ids, id)],
+                category := categories[list_position(capped_ids, id)]
             )
         ),
         []
