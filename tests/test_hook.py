@@ -281,6 +281,8 @@ def hanging(hook, monkeypatch):
     assert after_a_minute() == 1
     yield after_a_minute
     end.set()
+    for _, (*_, saying) in started:
+        assert saying.acquire(timeout=60)  # said by now, and not while another test looks
     logger.removeFilter(hangs)
 
 
