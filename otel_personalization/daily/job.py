@@ -201,8 +201,7 @@ class _Memo:
 
     def fill(self, wanted: Iterable[Cells]) -> None:
         """Compute it of cells, two threads at a time: numpy lets them run side by side."""
-        # The most cells first: what takes longest is not left for the end, when one thread waits.
-        missing = sorted(set(wanted) - self.known.keys(), key=len, reverse=True)
+        missing = sorted(set(wanted) - self.known.keys())
         with ThreadPoolExecutor(_THREADS) as threads:
             self.known.update(zip(missing, threads.map(self.compute, missing), strict=True))
 
@@ -235,10 +234,8 @@ class _Rows:
         settings = Settings(read("cell_settings"))
         tell(f"{run.day}: what was served")
         served = engine.served(run.day)
-        with ThreadPoolExecutor(_THREADS) as threads:
-            comparing = threads.submit(Lists, served.lists, run.k, run.window_days)
-            exposure = Exposure(served.items, served.values)
-        lists = comparing.result()
+        exposure = Exposure(served.items, served.values)
+        lists = Lists(served.lists, run.k, run.window_days)
         del served
         self._totals = _Memo(totals.of)
         self._totals.fill(distinct)

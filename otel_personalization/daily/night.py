@@ -23,7 +23,6 @@ from otel_personalization.daily.manifest import (
     read_manifest,
 )
 from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
-from otel_personalization.daily.row_groups import side_by_side
 from otel_personalization.daily.snapshot import EmptyDayError, write
 from otel_personalization.daily.tables import (
     PERSONALIZATION_DAILY,
@@ -177,8 +176,8 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
                     for of_day, manifest in manifests.items()
                     if order.run_of(day, org_id).needs(of_day)
                 }
-                for _ in side_by_side(check, needed.values()):
-                    pass
+                for manifest in needed.values():
+                    check(manifest)
                 with _engine(order, list(needed.values()), org_id) as engine:
                     last = compute(
                         engine, order.run_of(day, org_id), needed, tell, outcomes=outcomes
