@@ -2,7 +2,7 @@
 
 ::
 
-    without_credentials("https://NAME:PASSWORD@host/", url)  # https://host/
+    without_credentials(f"{url} does not answer", url)  # https://host/ does not answer
 """
 
 from __future__ import annotations

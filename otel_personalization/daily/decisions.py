@@ -76,6 +76,7 @@ _MACROS: Final = (
     "count_of",
     "how_many",
     "instant_of",
+    "may_be_nested",
     "number_of",
     "trimmed",
     "text_of",

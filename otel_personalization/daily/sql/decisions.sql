@@ -23,9 +23,7 @@ typed AS (
         trace.final_items IS NOT NULL AS has_items,
         how_many(list_transform(
             trace.final_items,
-            lambda item: item.item_id IS NULL
-                OR starts_with(item.item_id, '{')
-                OR starts_with(item.item_id, '[')
+            lambda item: item.item_id IS NULL OR may_be_nested(item.item_id)
         )) > 0 AS has_odd_items
     FROM parsed
 ),
@@ -73,7 +71,7 @@ judged AS (
             WHEN has_odd_items THEN list_transform(
                 trace.extras.personalized_items,
                 lambda id, position: CASE
-                    WHEN id[1] NOT IN ('{', '[')
+                    WHEN NOT may_be_nested(id)
                         OR json_type(line, '$.extras.personalized_items[' || (position - 1) || ']')
                         NOT IN ('OBJECT', 'ARRAY') THEN id
                 END
@@ -111,10 +109,7 @@ evident AS (
             list_transform(
                 trace.mmr_info,
                 lambda pick: struct_pack(
-                    is_one := NOT (
-                        starts_with(CAST(pick.item_id AS VARCHAR), '{')
-                        OR starts_with(CAST(pick.item_id AS VARCHAR), '[')
-                    ),
+                    is_one := NOT may_be_nested(pick.item_id),
                     brand_cap_hit := pick.brand_cap_hit = 'true',
                     category_cap_hit := pick.category_cap_hit = 'true'
                 )
