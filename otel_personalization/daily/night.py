@@ -164,13 +164,18 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
                 telling.note("no outcome could be read: there is no click-through rate")
         manifests = _manifests(order, stored.folder)
         org_id = _organisation(order, manifests)
+        # Before the warehouse is opened, which would make one even where there is nothing to keep.
+        there = []
+        for day in order.days:
+            if day in manifests and org_id in manifests[day].organisations:
+                there.append(day)
+            else:
+                outcome.is_missing = True
+                telling.missing(_missing(day, order, stored, manifests))
+        if not there:
+            return outcome
         with open_warehouse(order.warehouse) as warehouse:
-            last = None
-            for day in order.days:
-                if day not in manifests or org_id not in manifests[day].organisations:
-                    outcome.is_missing = True
-                    telling.missing(_missing(day, order, stored, manifests))
-                    continue
+            for day in there:
                 needed = {
                     of_day: manifest
                     for of_day, manifest in manifests.items()
@@ -187,8 +192,7 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
                 telling.note(_summary(last))
                 outcome.is_partial |= _is_partial(last)
                 _log(order, warehouse, last)
-            if last is not None:
-                _publish(order, warehouse, last, telling)
+            _publish(order, warehouse, last, telling)
     return outcome
 
 

@@ -287,6 +287,13 @@ def test_an_input_without_a_trace_is_said():
     assert f"there is no decision on {DAY} in the input" in result.stderr
 
 
+def test_where_there_is_nothing_to_keep_no_warehouse_is_made():
+    daily("--day", DAYS[0], "--traces", file_of(trace()), "--log", "none", exit_code=2)
+    assert not list(Path().glob("*.duckdb"))
+    daily("--day", DAY, "--traces", file_of(trace()), "--log", "none")
+    assert list(Path().glob("*.duckdb"))
+
+
 def test_several_organisations_need_one_to_be_named():
     file = file_of(trace(), trace(org_id="other", decision_id="e"))
     result = daily("--day", DAY, "--traces", file, "--log", "none", exit_code=1)
