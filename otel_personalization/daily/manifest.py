@@ -21,7 +21,7 @@ import json
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,10 +104,10 @@ def read_manifest(folder: Path, day: date) -> Manifest:
         remedy = f"make one with: otel-personalization snapshot --day {day}"
         raise MissingDayError(f"there is no snapshot of {day} in {folder}", remedy) from None
     try:
-        fields = json.loads(text)
-        version = fields["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise SnapshotError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}", again)
+        fields = _fields_of(text)
+        if fields["schema_version"] != SCHEMA_VERSION:
+            what = f"{path} has schema_version {fields['schema_version']}, not {SCHEMA_VERSION}"
+            raise SnapshotError(what, again)
         manifest = Manifest(
             partition,
             **fields
@@ -117,13 +117,44 @@ def read_manifest(folder: Path, day: date) -> Manifest:
                 "max_ts": datetime.fromisoformat(fields["max_ts"]),
             },
         )
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"{path} is no manifest of a snapshot ({type(error).__name__})"
-        raise SnapshotError(what, again) from None
+    except (ValueError, TypeError) as error:
+        raise SnapshotError(f"{path} is no manifest of a snapshot: {error}", again) from None
     if manifest.day != day:
         remedy = f"name its folder day={manifest.day}, or remove it"
         raise SnapshotError(f"{path} is of {manifest.day}, not of {day}", remedy)
     return manifest
+
+
+def _fields_of(text: str) -> dict[str, Any]:
+    """The fields of a manifest by name, each of its type; of another version, as they are.
+
+    Raises:
+        TypeError: something in it is of another type.
+        ValueError: it is no JSON, or has a field that is not known.
+    """
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise TypeError("it is no object")
+    version = fields.get("schema_version")
+    if type(version) is int and version != SCHEMA_VERSION:
+        return fields
+    for name, kind in _FIELDS.items():
+        if type(fields.get(name)) is not kind:  # not isinstance: True would be an int
+            raise TypeError(f"its {name} is no {_KINDS[kind]}")
+    for name in ("problems", "organisations"):
+        if any(type(count) is not int for count in fields[name].values()):
+            raise TypeError(f"a count in its {name} is no {_KINDS[int]}")
+    if unknown := fields.keys() - _FIELDS.keys():
+        raise ValueError(f"its {min(unknown)} is not known")
+    return fields
+
+
+_FIELDS: Final[dict[str, type]] = {
+    **dict.fromkeys(("rows", "bytes", "schema_version"), int),
+    **dict.fromkeys(("day", "min_ts", "max_ts", "file", "sha256", "made_by"), str),
+    **dict.fromkeys(("problems", "organisations"), dict),
+}
+_KINDS: Final = {int: "integer", str: "text", dict: "object"}
 
 
 def days_of(folder: Path) -> list[date]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from hashlib import sha256
 
@@ -30,13 +31,49 @@ def test_a_snapshot_that_is_not_there_is_told_with_the_command_that_makes_it(tmp
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "day": "x"}', "3"]
+    ("text", "told"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[]", "it is no object"),
+        ("3", "it is no object"),
+        ("{}", "its rows is no integer"),
+        ('{"schema_version": 1}', "its rows is no integer"),
+    ],
 )
-def test_a_manifest_that_cannot_be_read_is_told_by_its_file(tmp_path, text):
+def test_a_manifest_that_cannot_be_read_is_told_by_its_file(tmp_path, text, told):
     (tmp_path / f"day={DAY}").mkdir()
     path = tmp_path / f"day={DAY}" / MANIFEST
     path.write_text(text)
-    with pytest.raises(SnapshotError) as raised:
+    with pytest.raises(SnapshotError, match=told) as raised:
+        read_manifest(tmp_path, DAY)
+    assert str(path) in raised.value.what
+    assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("rows", "1", "its rows is no integer"),
+        ("bytes", True, "its bytes is no integer"),
+        ("file", None, "its file is no text"),
+        ("sha256", ["0"], "its sha256 is no text"),
+        ("problems", 3, "its problems is no object"),
+        ("problems", {"undated": "3"}, "a count in its problems is no integer"),
+        ("organisations", ["acme"], "its organisations is no object"),
+        ("organisations", {"acme": 1.5}, "a count in its organisations is no integer"),
+        ("min_ts", 3, "its min_ts is no text"),
+        ("max_ts", "yesterday", "Invalid isoformat"),
+        ("day", "21 November", "Invalid isoformat"),
+        ("schema_version", "1", "its schema_version is no integer"),
+        ("owner", "me", "its owner is not known"),
+    ],
+)
+def test_a_field_of_a_manifest_that_is_not_as_it_has_to_be_is_told(tmp_path, field, value, told):
+    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
+    path = manifest.partition / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(SnapshotError, match=told) as raised:
         read_manifest(tmp_path, DAY)
     assert str(path) in raised.value.what
     assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
