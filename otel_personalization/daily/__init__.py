@@ -2,6 +2,7 @@
 
 Data flows one way, and a module imports only from those above it in this list::
 
+    threads.py         two threads, for what is made of many things
     arrays.py          orders and runs of numbers
     tables.py          every column of every table, with its meaning; the contract
     sql/               the statements, a file each

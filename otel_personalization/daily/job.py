@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Final
@@ -44,6 +43,7 @@ from otel_personalization.daily.tables import (
     Table,
     arrow_schema,
 )
+from otel_personalization.daily.threads import side_by_side
 
 DEFAULT_K: Final = 10
 DEFAULT_WINDOW_DAYS: Final = 1
@@ -200,13 +200,9 @@ class _Memo:
     known: dict[Cells, dict[str, Any]] = field(default_factory=dict)
 
     def fill(self, wanted: Iterable[Cells]) -> None:
-        """Compute it of cells, two threads at a time: numpy lets them run side by side."""
+        """Compute it of cells."""
         missing = sorted(set(wanted) - self.known.keys())
-        with ThreadPoolExecutor(_THREADS) as threads:
-            self.known.update(zip(missing, threads.map(self.compute, missing), strict=True))
-
-
-_THREADS: Final = 2
+        self.known.update(zip(missing, side_by_side(self.compute, missing), strict=True))
 
 
 class _Rows:
@@ -266,9 +262,8 @@ class _Rows:
             if row.surface != ALL:
                 surfaces[row.namespace, row.surface].add(cells)
         found: dict[Cells, dict[str, Any]] = {}
-        with ThreadPoolExecutor(_THREADS) as threads:
-            for of_surface in threads.map(lambda sets: lists.of(sets, eligible), surfaces.values()):
-                found |= of_surface
+        for of_surface in side_by_side(lambda sets: lists.of(sets, eligible), surfaces.values()):
+            found |= of_surface
         return found
 
     def _compare_arms(self, arms: Arms) -> int:

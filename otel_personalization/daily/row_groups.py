@@ -8,11 +8,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +18,7 @@ import pyarrow.parquet as pq
 
 from otel_personalization.daily.arrays import Integers
 
-_THREADS: Final = 2
 _ORDINAL: Final = "ordinal"
-
-_Given = TypeVar("_Given")
-_Made = TypeVar("_Made")
 
 
 class RowGroup(NamedTuple):
@@ -80,15 +74,3 @@ def row_groups(files: Iterable[Path]) -> Iterator[RowGroup]:
         metadata = pq.read_metadata(file)  # of many row groups it takes longer than a column of one
         for number in range(metadata.num_row_groups):
             yield RowGroup(file, number, metadata)
-
-
-def side_by_side(make: Callable[[_Given], _Made], given: Iterable[_Given]) -> Iterator[_Made]:
-    """What is made of each, in order, by threads that do not go far ahead."""
-    ahead: deque[Future[_Made]] = deque()
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for one in given:
-            ahead.append(threads.submit(make, one))
-            if len(ahead) > _THREADS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()

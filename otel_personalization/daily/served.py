@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from otel_personalization.daily.arrays import Integers, added_up
-from otel_personalization.daily.row_groups import RowGroup, row_groups, side_by_side
+from otel_personalization.daily.row_groups import RowGroup, row_groups
 from otel_personalization.daily.tables import DIMENSIONS
+from otel_personalization.daily.threads import side_by_side
 
 USER_GROUPS: Final = 256
 """Into which ``sql/placed.sql`` puts users."""

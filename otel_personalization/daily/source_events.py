@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from otel_personalization.daily.row_groups import RowGroup, row_groups, side_by_side
+from otel_personalization.daily.row_groups import RowGroup, row_groups
+from otel_personalization.daily.threads import side_by_side
 
 MOST_WAITING: Final = 1_000_000
 """Rows that wait for others, of about 100 bytes each."""

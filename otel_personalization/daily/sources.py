@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from otel_personalization.daily.arrays import groups
-from otel_personalization.daily.row_groups import side_by_side
 from otel_personalization.daily.tables import ALL
+from otel_personalization.daily.threads import side_by_side
 
 
 class Place(NamedTuple):
