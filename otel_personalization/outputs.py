@@ -106,10 +106,30 @@ class _Descriptor:
 
 
 class _Own(_Descriptor):
-    """A file descriptor of our own."""
+    """A file descriptor of our own, for as long as the host leaves it to us.
+
+    A daemon closes all that are open, and its next socket may be given the same number.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._file = os.fstat(descriptor)
+
+    def write(self, lines: Sequence[bytes]) -> Outcome:
+        if not self._is_ours():
+            error = OSError(errno.EBADF, "somebody closed the descriptor of these lines")
+            return Outcome(len(lines), error)
+        return super().write(lines)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._is_ours():
+            os.close(self._descriptor)
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._file)
+        except OSError:
+            return False
 
 
 class _File(_Own):
@@ -122,10 +142,13 @@ class _File(_Own):
     def write(self, lines: Sequence[bytes]) -> Outcome:
         try:
             if not self._is_current():
-                descriptor = self._open()
-                os.close(self._descriptor)
-                self._descriptor = descriptor
+                # Asked first: a new one may be given the number of one that somebody closed.
+                is_ours, old = self._is_ours(), self._descriptor
+                self._descriptor = self._open()
+                self._file = os.fstat(self._descriptor)
                 self._torn_in = 0
+                if is_ours:
+                    os.close(old)
         except OSError as error:
             return Outcome(len(lines), error)
         return super().write(lines)
@@ -143,7 +166,7 @@ class _File(_Own):
 
     def _is_current(self) -> bool:
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+            return self._is_ours() and os.path.samestat(self._path.stat(), self._file)
         except FileNotFoundError:
             return False
 

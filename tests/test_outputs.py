@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import socket
+import subprocess
 import sys
 import threading
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
 
@@ -91,11 +95,8 @@ def test_a_pipe_that_is_full_and_does_not_block_is_waited_for():
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with os.fdopen(writing, "wb") as stream, os.fdopen(reading, "rb") as reader:
-        original, sys.stdout = sys.stdout, stream
-        try:
+        with redirect_stdout(stream):
             output = output_for("stdout")
-        finally:
-            sys.stdout = original
         lines = [b"x" * (MAX_WRITE_BYTES - 1) + b"\n"] * 100  # more than a pipe holds
         outcomes = []
         thread = threading.Thread(target=lambda: outcomes.append(output.write(lines)))
@@ -124,11 +125,8 @@ def test_a_stream_whose_descriptor_is_none_is_written_to(number, monkeypatch):
 def test_a_descriptor_that_the_host_closes_is_not_written_to_when_it_is_another_s(tmp_path):
     """A redirected stdout is closed one day, and its number given to a socket."""
     with (tmp_path / "stdout").open("wb") as stream:
-        original, sys.stdout = sys.stdout, stream
-        try:
+        with redirect_stdout(stream):
             output = output_for("stdout")
-        finally:
-            sys.stdout = original
         number = stream.fileno()
     database = os.open(tmp_path / "database", os.O_WRONLY | os.O_CREAT)
     if database != number:
@@ -139,6 +137,41 @@ def test_a_descriptor_that_the_host_closes_is_not_written_to_when_it_is_another_
     output.close()
     for descriptor in {database, number}:
         os.close(descriptor)
+
+
+def test_a_number_that_a_daemon_gave_to_another_file_is_neither_written_to_nor_closed(tmp_path):
+    """It closes every descriptor; a file of lines is begun anew, and a stream cannot be."""
+    with (tmp_path / "stdout").open("wb") as stream, redirect_stdout(stream):
+        outputs = {"file": output_for(str(tmp_path / "log")), "stream": output_for("stdout")}
+    (tmp_path / "database").touch()
+    for name, output in outputs.items():
+        number = output._descriptor
+        os.close(number)
+        database = os.open(tmp_path / "database", os.O_RDWR)
+        if database != number:
+            os.dup2(database, number)
+        lost, error = output.write(LINES)
+        assert (lost, error is None) == ((0, True) if name == "file" else (5, False))
+        output.close()
+        for descriptor in {database, number}:
+            os.close(descriptor)  # which fails where it is closed already
+    assert (tmp_path / "database").read_bytes() == b""
+    assert (tmp_path / "log").read_bytes() == b"0\n1\n2\n3\n4\n"
+
+
+def test_lines_go_on_after_a_daemon_closed_every_descriptor(tmp_path):
+    output = output_for(str(tmp_path / "log"))
+    os.close(output._descriptor)
+    assert output.write(LINES) == (0, None)
+    output.close()
+    with (tmp_path / "stdout").open("wb") as stream, redirect_stdout(stream):
+        output = output_for("stdout")
+    os.close(output._descriptor)
+    lost, error = output.write(LINES)
+    assert lost == 5
+    assert "somebody closed" in str(error)
+    output.close()
+    assert (tmp_path / "log").read_bytes() == b"0\n1\n2\n3\n4\n"
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
@@ -162,11 +195,28 @@ def test_a_stdout_that_was_closed_at_start_loses_lines(monkeypatch):
 def test_a_reader_that_went_away_loses_lines():
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as stream:
-        original, sys.stdout = sys.stdout, stream
-        try:
+        with redirect_stdout(stream):
             output = output_for("stdout")
-        finally:
-            sys.stdout = original
         os.close(reading)
         lost, error = output.write(LINES)
     assert (lost, type(error)) == (5, BrokenPipeError)
+
+
+def test_a_service_that_prints_as_the_guide_says_writes_each_line_at_once():
+    """A socket of datagrams keeps writes apart."""
+    guide = (Path(__file__).parents[1] / "docs/guide/logs.md").read_text("utf-8")
+    advice = "sys.stdout.reconfigure(line_buffering=True, write_through=False)"
+    assert f"`{advice}`" in guide
+    for program, writes in ((advice, [b"a line\n"]), ("", [b"a line", b"\n"])):
+        ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+        with ours, theirs:
+            subprocess.run(
+                [sys.executable, "-c", f"import sys\n{program}\nprint('a line')"],
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdout=theirs,
+                check=True,
+            )
+            ours.setblocking(False)
+            assert [ours.recv(100) for _ in writes] == writes
+            with pytest.raises(BlockingIOError):
+                ours.recv(100)
