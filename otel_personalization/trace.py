@@ -253,7 +253,9 @@ def _read(trace: Any, stages: Collection[str]) -> Decision | MalformedReason:
             extras = _plain_fields(extras, _EXTRAS_FIELDS)
     if items is None:
         items = ()
-    elif type(items) is not list and type(items) is not tuple:
+    elif type(items) is list:
+        items = items[:]  # of one that another thread shortens, parts would exceed the whole
+    elif type(items) is not tuple:
         if not isinstance(items, (list, tuple)):
             return MalformedReason.ITEMS_NOT_A_LIST
         items = list(items)

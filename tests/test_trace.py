@@ -471,6 +471,22 @@ def test_the_trace_is_left_as_it_was():
 # --- what is no trace -------------------------------------------------------------------------
 
 
+def test_a_list_that_shrinks_while_it_is_read_is_counted_as_it_was():
+    """As where another thread goes on with it: no part is above its whole."""
+
+    class Shrinks(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            served_items.clear()
+            return super().__hash__()
+
+    served_items = items(Shrinks("a"), Shrinks("b"))
+    read = decision(final_items=served_items, extras={"personalized_items": ["a", "b"]})
+    assert not served_items
+    assert (read.served_items, read.personalized_items) == (2, 2)
+
+
 class Raises:
     """Raises whatever is asked of it."""
 
