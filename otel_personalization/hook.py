@@ -311,9 +311,12 @@ class PersonalizationHook:
                 wrong,
             )
             return
-        self._totals.add_outcomes(
-            namespace_of(namespace), surface_of(surface), impressions=impressions, clicks=clicks
-        )
+        try:
+            self._totals.add_outcomes(
+                namespace_of(namespace), surface_of(surface), impressions=impressions, clicks=clicks
+            )
+        except Exception as error:
+            self.report(InternalErrorKind.RECORD, error)
 
 
 def _stamp(trace: Any, decision: Decision) -> None:

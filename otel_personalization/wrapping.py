@@ -13,6 +13,7 @@ import inspect
 import pickle
 import pkgutil
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import ContextVar
 from copy import deepcopy
 from types import CoroutineType
@@ -92,16 +93,19 @@ class Finalizer:
             result = wrapped(*args, **kwargs)
         finally:
             call.running = False
-        if type(result) is not dict:  # what is no coroutine or future, either, as a rule
-            later = self._counted_later(result, instance, args, kwargs, prepared)
-            if later is not None:
-                return later
-        if self._before:
-            self._recorder.commit(prepared)
-        elif self._locate is None:
-            self._recorder.record(result)
-        else:
-            self._recorder.commit(self._prepare(instance, args, kwargs, result))
+        try:
+            if type(result) is not dict:  # what is no coroutine or future, either, as a rule
+                later = self._counted_later(result, instance, args, kwargs, prepared)
+                if later is not None:
+                    return later
+            if self._before:
+                self._recorder.commit(prepared)
+            elif self._locate is None:
+                self._recorder.record(result)
+            else:
+                self._recorder.commit(self._prepare(instance, args, kwargs, result))
+        except RecursionError:  # see _prepare
+            pass
         return result
 
     def _counted_later(
@@ -164,7 +168,8 @@ class Finalizer:
             call.running = False
         if not self._before:
             prepared = self._prepare(instance, args, kwargs, result)
-        self._recorder.commit(prepared)
+        with suppress(RecursionError):  # see _prepare
+            self._recorder.commit(prepared)
         return result
 
     def _when_done(
@@ -191,14 +196,17 @@ class Finalizer:
     def _prepare(
         self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> Any:
-        if self._locate is None:
-            return self._recorder.prepare(result)
         try:
-            trace = self._locate(instance, args, kwargs, result)
-        except Exception as error:
-            self._recorder.report(InternalErrorKind.LOCATE, error)
+            if self._locate is None:
+                return self._recorder.prepare(result)
+            try:
+                trace = self._locate(instance, args, kwargs, result)
+            except Exception as error:
+                self._recorder.report(InternalErrorKind.LOCATE, error)
+                return None
+            return self._recorder.prepare(trace)
+        except RecursionError:  # so deep in the host that the fault cannot be reported, either
             return None
-        return self._recorder.prepare(trace)
 
 
 class _Owned:

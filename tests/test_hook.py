@@ -355,6 +355,19 @@ def test_an_outcome_that_is_no_count_is_an_internal_error(hook, count, caplog):
     assert hook.totals.snapshot()[OUTCOME_COUNTERS] == {}
 
 
+def test_a_name_of_an_outcome_that_raises_when_it_is_looked_at_is_an_internal_error(hook):
+    class Proxy:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("outside of a request")
+
+    with counting(hook) as counted:
+        hook.record_impressions(1, namespace=Proxy(), surface="home")
+        hook.record_clicks(1, namespace="shop", surface=Proxy())
+    assert counted.internal_errors == 2
+    assert hook.totals.snapshot()[OUTCOME_COUNTERS] == {}
+
+
 def test_the_decorator_counts_and_takes_the_same_settings(hook):
     @hook.finalizer(trace="argument:decision", when="before")
     def store(decision: Any) -> str:

@@ -10,6 +10,7 @@ import functools
 import gc
 import inspect
 import pickle
+import sys
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -500,6 +501,52 @@ def test_a_thread_within_a_finaliser_is_not_nested(hook, wrapped):
     with counting(hook) as counted:
         outer()
     assert counted.decisions == 2
+
+
+@pytest.mark.parametrize(("carries_the_context", "decisions"), [(True, 1), (False, 2)])
+def test_a_finaliser_in_a_thread_is_nested_where_the_context_is_carried_there(
+    hook, wrapped, carries_the_context, decisions
+):
+    wrapped("finalize")
+
+    @hook.finalizer()
+    async def outer() -> Any:
+        if carries_the_context:
+            return await asyncio.to_thread(Tracer().finalize)
+        return await asyncio.get_running_loop().run_in_executor(None, Tracer().finalize)
+
+    with counting(hook) as counted:
+        asyncio.run(outer())
+    assert counted.decisions == decisions
+
+
+@pytest.mark.parametrize("when", ["after", "before"])
+def test_a_request_as_deep_as_python_allows_fails_only_where_the_finaliser_cannot_be_called(
+    hook, when
+):
+    """There our own faults cannot even be counted."""
+    calls = []
+
+    @hook.finalizer(trace="argument:decision", when=when)
+    def finalize(decision: Any) -> Any:
+        calls.append(decision)
+        return decision
+
+    def at(depth: int) -> Any:
+        return finalize(trace()) if depth == 0 else at(depth - 1)
+
+    unread = 0
+    with counting(hook) as counted:
+        for depth in range(sys.getrecursionlimit()):
+            calls.clear()
+            try:
+                at(depth)
+            except RecursionError:
+                assert not calls
+                break
+            unread = depth + 1 - counted.decisions
+    assert unread > 0  # so that it was as deep as where ours fails
+    assert finalize(trace()) is not None
 
 
 def test_a_coroutine_that_is_closed_in_another_context_raises_nothing(hook, wrapped):
