@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -26,21 +27,32 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from otel_personalization.daily.files import day_of
 from otel_personalization.errors import RemediedError
 
 SCHEMA_VERSION: Final = 1
 """Of manifests and of the columns of the data."""
 MANIFEST: Final = "_manifest.json"
 
-COLUMNS: Final = (
-    *("ordinal", "decision_id", "org_id", "ts", "namespace", "surface", "user_hash", "cohort"),
-    *("device", "bucket_device", "experiment", "variant", "served_items", "identified_items"),
-    *("personalized_items", "reason_items", "reason_requested_items", "cold_start_items", "items"),
-    *("personalized_ids", "sources", "alpha", "beta", "gamma", "profile_boost", "mmr_lambda"),
-    *("mmr_picks", "brand_cap_hits", "category_cap_hits"),
+_ITEM: Final = {"item_id": pa.string(), "brand": pa.string(), "category": pa.string()}
+DATA_SCHEMA: Final = pa.schema(
+    {
+        "ordinal": pa.int64(),
+        "decision_id": pa.string(),
+        "org_id": pa.string(),
+        "ts": pa.timestamp("us"),
+        **dict.fromkeys(("namespace", "surface", "user_hash", "cohort", "device"), pa.string()),
+        **dict.fromkeys(("bucket_device", "experiment", "variant"), pa.string()),
+        **dict.fromkeys(("served_items", "identified_items", "personalized_items"), pa.int64()),
+        **dict.fromkeys(("reason_items", "reason_requested_items"), pa.int64()),
+        "cold_start_items": pa.int64(),
+        "items": pa.list_(pa.struct(_ITEM)),
+        "personalized_ids": pa.list_(pa.string()),
+        "sources": pa.list_(pa.struct({"source": pa.string(), "candidates": pa.int64()})),
+        **dict.fromkeys(("alpha", "beta", "gamma", "profile_boost", "mmr_lambda"), pa.float64()),
+        **dict.fromkeys(("mmr_picks", "brand_cap_hits", "category_cap_hits"), pa.int64()),
+    }
 )
-"""Of the data: those of ``sql/decisions.sql``, without ``problem``."""
+"""Of the data: what ``sql/decisions.sql`` gives, without ``problem``."""
 
 
 class SnapshotError(RemediedError):
@@ -157,17 +169,11 @@ _FIELDS: Final[dict[str, type]] = {
 _KINDS: Final = {int: "integer", str: "text", dict: "object"}
 
 
-def days_of(folder: Path) -> list[date]:
-    """The days of which a folder has snapshots, in order."""
-    found = (day_of(path.parent) for path in folder.glob(f"day=*/{MANIFEST}"))
-    return sorted(day for day in found if day is not None)
-
-
 def check(manifest: Manifest) -> None:
     """Compare the data file with its manifest.
 
     Raises:
-        SnapshotError: it is missing, or not what was written, or lacks a column.
+        SnapshotError: it is missing, or not what was written, or not of `DATA_SCHEMA`.
     """
     remedy = f"make the snapshot of {manifest.day} again"
     try:
@@ -180,12 +186,28 @@ def check(manifest: Manifest) -> None:
     if checksum != manifest.sha256:
         raise SnapshotError(f"{manifest.data} is not what was written (SHA-256)", remedy)
     try:
-        missing = set(COLUMNS).difference(pq.read_schema(manifest.data).names)
+        schema = pq.read_schema(manifest.data)
     except (pa.ArrowException, OSError):
         raise SnapshotError(f"{manifest.data} is no Parquet file", remedy) from None
-    if missing:
-        what = f"{manifest.data} is damaged: it has no column {' and no '.join(sorted(missing))}"
+    if differences := _differences(schema):
+        what = f"{manifest.data} is damaged: it has {' and '.join(differences)}"
         raise SnapshotError(what, remedy)
+
+
+def _differences(schema: pa.Schema) -> list[str]:
+    """What makes a schema another one than `DATA_SCHEMA`, in words; in any order of columns."""
+    types = dict(zip(DATA_SCHEMA.names, DATA_SCHEMA.types, strict=True))
+    counts = Counter(schema.names)
+    return [
+        *(f"no column {name}" for name in types if name not in counts),
+        *(f"a column {name}" for name in counts if name not in types),
+        *(f"{count} columns {name}" for name, count in counts.items() if count > 1),
+        *(
+            f"{field.name} as {field.type}, not {types[field.name]}"
+            for field in schema
+            if field.type != types.get(field.name, field.type)
+        ),
+    ]
 
 
 def checksum_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -17,9 +17,9 @@ from otel_personalization.daily.job import Run, Tell, compute
 from otel_personalization.daily.lines import FileLines, Problems, SourceError
 from otel_personalization.daily.manifest import (
     Manifest,
+    MissingDayError,
     SnapshotError,
     check,
-    days_of,
     read_manifest,
 )
 from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
@@ -206,9 +206,12 @@ def _told() -> Iterator[None]:
 
 
 def _manifests(order: Order, folder: Path) -> dict[date, Manifest]:
-    """Of the days that any of the days of the order needs."""
-    needed = order.needed_days
-    return {day: read_manifest(folder, day) for day in days_of(folder) if day in needed}
+    """Of the days that any of the days of the order needs, as far as they are there."""
+    found = {}
+    for day in sorted(order.needed_days):
+        with suppress(MissingDayError):  # and nothing else, such as a folder that cannot be read
+            found[day] = read_manifest(folder, day)
+    return found
 
 
 def _organisation(order: Order, manifests: dict[date, Manifest]) -> str:

@@ -18,11 +18,12 @@ from typer.testing import CliRunner, Result
 
 from otel_personalization.cli import app
 from otel_personalization.daily import snapshot
-from otel_personalization.daily.manifest import days_of, read_manifest
+from otel_personalization.daily.manifest import read_manifest
 from otel_personalization.daily.tables import TABLES
 from tests.conftest import DATA
 from tests.daily import oracle
 from tests.daily.comparison import differences_of_rows
+from tests.daily.snapshots import days_of
 from tests.daily.test_job import lines_of
 
 SAMPLE = DATA / "traces.ndjson.gz"

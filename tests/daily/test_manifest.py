@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from hashlib import sha256
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from otel_personalization.daily.lines import FileLines
 from otel_personalization.daily.manifest import (
-    COLUMNS,
+    DATA_SCHEMA,
     MANIFEST,
     Manifest,
     MissingDayError,
     SnapshotError,
     check,
-    days_of,
     read_manifest,
 )
 from otel_personalization.daily.snapshot import write
@@ -102,7 +103,8 @@ def test_a_folder_of_another_name_is_no_snapshot_and_stays_as_it_is(tmp_path, na
     (manifest,) = write(FileLines([file]), tmp_path / "snapshots").values()
     manifest.partition.rename(tmp_path / "snapshots" / name)
     there = {path: path.read_bytes() for path in (tmp_path / "snapshots" / name).iterdir()}
-    assert days_of(tmp_path / "snapshots") == []
+    with pytest.raises(MissingDayError):
+        read_manifest(tmp_path / "snapshots", DAY)
     write(FileLines([file_of(tmp_path / "more", trace(decision_id="e"))]), tmp_path / "snapshots")
     assert {path: path.read_bytes() for path in there} == there
 
@@ -111,12 +113,37 @@ def test_a_data_file_that_lacks_a_column_is_damaged(tmp_path):
     """Though it is the one that its manifest is of."""
     (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
     rows = pq.ParquetFile(manifest.data).read()
-    assert tuple(rows.column_names) == COLUMNS
     pq.write_table(rows.drop_columns(["user_hash", "sources"]), manifest.data)
-    told = "is damaged: it has no column sources and no user_hash"
+    told = "is damaged: it has no column user_hash and no column sources"
     with pytest.raises(SnapshotError, match=told) as raised:
         check(resealed(manifest))
     assert raised.value.remedy == "make the snapshot of 2026-11-21 again"
+
+
+@pytest.mark.parametrize("name", DATA_SCHEMA.names)
+def test_a_column_of_another_type_is_damaged(tmp_path, name):
+    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
+    rows = pq.ParquetFile(manifest.data).read()
+    assert rows.schema == DATA_SCHEMA
+    index = DATA_SCHEMA.get_field_index(name)
+    other = pa.array([[1]], pa.list_(pa.int32()))
+    pq.write_table(rows.set_column(index, name, other), manifest.data)
+    told = rf"it has {name} as list<element: int32>, not {re.escape(str(DATA_SCHEMA.types[index]))}"
+    with pytest.raises(SnapshotError, match=told):
+        check(resealed(manifest))
+
+
+def test_a_column_that_is_not_known_is_damage(tmp_path):
+    """`day` would be there twice."""
+    (manifest,) = write(FileLines([file_of(tmp_path / "traces", trace())]), tmp_path).values()
+    rows = pq.ParquetFile(manifest.data).read()
+    pq.write_table(rows.append_column("day", rows["ts"]), manifest.data)
+    with pytest.raises(SnapshotError, match="it has a column day"):
+        check(resealed(manifest))
+    rows = rows.append_column("ts", rows["ts"])
+    pq.write_table(rows, manifest.data)
+    with pytest.raises(SnapshotError, match="it has 2 columns ts"):
+        check(resealed(manifest))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ from otel_personalization.daily.manifest import (
     Manifest,
     SnapshotError,
     check,
-    days_of,
     read_manifest,
 )
 from otel_personalization.daily.snapshot import EmptyDayError, write
@@ -42,6 +41,7 @@ from otel_personalization.trace import (
     read_timestamp,
 )
 from tests.conftest import DATA, cells_of, read_ndjson, recording
+from tests.daily.snapshots import days_of
 
 SAMPLE = DATA / "traces.ndjson.gz"
 DAY = date(2026, 11, 21)

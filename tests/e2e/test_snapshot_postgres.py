@@ -18,10 +18,11 @@ import pytest
 from otel_personalization.conventions import MalformedReason
 from otel_personalization.daily import postgres_lines as lines_module
 from otel_personalization.daily.lines import FileLines, SourceError
-from otel_personalization.daily.manifest import Manifest, days_of
+from otel_personalization.daily.manifest import Manifest
 from otel_personalization.daily.postgres_lines import PostgresLines
 from otel_personalization.daily.snapshot import EmptyDayError, write
 from tests.conftest import DATA, read_ndjson, recording
+from tests.daily.snapshots import days_of
 from tests.e2e.conftest import Measure
 from tests.e2e.postgres import REC_DECISIONS, Database, postgres
 
