@@ -144,6 +144,14 @@ class DuckDB(Engine):
         self._org_id = org_id
 
     def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _open(self) -> None:
         spilled = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="personalization-"))
         self._connection = self._exit.enter_context(
             duckdb.connect(  # tables on the disk: there they leave the memory
@@ -166,7 +174,6 @@ class DuckDB(Engine):
         days.filter(
             duckdb.ColumnExpression("org_id") == duckdb.ConstantExpression(self._org_id)
         ).create_view("stored")
-        return self
 
     def __exit__(
         self,

@@ -82,13 +82,10 @@ class Run:
         return self.day - timedelta(days=self.history_days)
 
     @property
-    def first_needed_day(self) -> date:
-        """The first of the days of which snapshots are read; the last is the day itself."""
-        return min(self.window_start, self.history_start)
-
-    def needs(self, day: date) -> bool:
-        """Whether the snapshot of a day is read."""
-        return self.first_needed_day <= day <= self.day
+    def needed_days(self) -> list[date]:
+        """The days of which snapshots are read, in order; the last is the day itself."""
+        first = min(self.window_start, self.history_start)
+        return [first + timedelta(days=n) for n in range((self.day - first).days + 1)]
 
     def history_of(self, manifests: Iterable[Manifest]) -> list[date]:
         """The days of history on which the organisation had decisions."""

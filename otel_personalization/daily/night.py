@@ -22,7 +22,7 @@ from otel_personalization.daily.manifest import (
     check,
     read_manifest,
 )
-from otel_personalization.daily.outcomes import OutcomesError, read_outcomes
+from otel_personalization.daily.outcomes import Outcomes, OutcomesError, read_outcomes
 from otel_personalization.daily.snapshot import EmptyDayError, write
 from otel_personalization.daily.tables import (
     PERSONALIZATION_DAILY,
@@ -63,11 +63,7 @@ class Order:
     @property
     def needed_days(self) -> set[date]:
         """The days of which any run reads the snapshot."""
-        return {
-            day - timedelta(days=before)
-            for day in self.days
-            for before in range((day - self.run_of(day, "").first_needed_day).days + 1)
-        }
+        return {of_day for day in self.days for of_day in self.run_of(day, "").needed_days}
 
 
 @dataclass
@@ -162,7 +158,7 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
             telling.uncounted(outcomes.problems)
             if not outcomes.count:
                 telling.note("no outcome could be read: there is no click-through rate")
-        manifests = _manifests(order, stored.folder)
+        manifests = _manifests(stored.folder, order.needed_days)
         org_id = _organisation(order, manifests)
         # Before the warehouse is opened, which would make one even where there is nothing to keep.
         there = []
@@ -176,17 +172,7 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
             return outcome
         with open_warehouse(order.warehouse) as warehouse:
             for day in there:
-                needed = {
-                    of_day: manifest
-                    for of_day, manifest in manifests.items()
-                    if order.run_of(day, org_id).needs(of_day)
-                }
-                for manifest in needed.values():
-                    check(manifest)
-                with _engine(order, list(needed.values()), org_id) as engine:
-                    last = compute(
-                        engine, order.run_of(day, org_id), needed, tell, outcomes=outcomes
-                    )
+                last = _computed(order, order.run_of(day, org_id), stored, outcomes, telling)
                 tell(f"{day} into the warehouse")
                 warehouse.replace(last)
                 telling.note(_summary(last))
@@ -205,13 +191,36 @@ def _told() -> Iterator[None]:
         raise NightError(str(error)) from None
 
 
-def _manifests(order: Order, folder: Path) -> dict[date, Manifest]:
-    """Of the days that any of the days of the order needs, as far as they are there."""
+def _manifests(folder: Path, days: Collection[date]) -> dict[date, Manifest]:
+    """Of the days that are there."""
     found = {}
-    for day in sorted(order.needed_days):
+    for day in sorted(days):
         with suppress(MissingDayError):  # and nothing else, such as a folder that cannot be read
             found[day] = read_manifest(folder, day)
     return found
+
+
+def _computed(
+    order: Order, run: Run, stored: Stored, outcomes: Outcomes | None, telling: Telling
+) -> DayTables:
+    """The rows of a day; of the snapshots as they are when the last of them has been read."""
+    manifests = _manifests(stored.folder, run.needed_days)
+    while True:
+        if run.day not in manifests or run.org_id not in manifests[run.day].organisations:
+            what = f"the decisions of {run.org_id} on {run.day} were taken out of the snapshots"
+            raise SnapshotError(what, "run it again, for the days that are there")
+        try:
+            for manifest in manifests.values():
+                check(manifest)
+            with _engine(order, list(manifests.values()), run.org_id) as engine:
+                return compute(engine, run, manifests, telling.doing, outcomes=outcomes)
+        except (SnapshotError, EngineError, OSError):
+            # A snapshot that is replaced is removed, under the eyes of whoever reads it.
+            now = _manifests(stored.folder, run.needed_days)
+            if now == manifests:
+                raise
+            manifests = now
+            telling.note(f"a snapshot was replaced meanwhile: {run.day} is computed once more")
 
 
 def _organisation(order: Order, manifests: dict[date, Manifest]) -> str:

@@ -31,7 +31,7 @@ def computed(
     manifests: Mapping[date, Manifest], run: Run, engine: type[Engine] = DuckDB
 ) -> DayTables:
     """What the job makes of snapshots."""
-    needed = {day: manifest for day, manifest in manifests.items() if run.needs(day)}
+    needed = {day: manifest for day, manifest in manifests.items() if day in run.needed_days}
     with engine(list(needed.values()), run.org_id) as opened:
         return compute(opened, run, needed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from otel_personalization.cli import app
-from otel_personalization.daily import snapshot
+from otel_personalization.daily import manifest as manifests
+from otel_personalization.daily import night, snapshot
 from otel_personalization.daily.manifest import read_manifest
 from otel_personalization.daily.tables import TABLES
 from tests.conftest import DATA
@@ -293,6 +295,39 @@ def test_where_there_is_nothing_to_keep_no_warehouse_is_made():
     assert not list(Path().glob("*.duckdb"))
     daily("--day", DAY, "--traces", file_of(trace()), "--log", "none")
     assert list(Path().glob("*.duckdb"))
+
+
+def test_a_snapshot_that_is_replaced_while_it_is_read_gives_the_new_day(monkeypatch):
+    run("snapshot", "--from", file_of(trace()), "--to", "snapshots")
+    new = file_of(trace(), trace(decision_id="e"))
+    replaced = []
+
+    def check_and_replace(manifest: Any) -> None:
+        manifests.check(manifest)
+        if not replaced:
+            replaced.append(run("snapshot", "--from", new, "--to", "snapshots"))
+
+    monkeypatch.setattr(night, "check", check_and_replace)
+    result = daily("--day", DAY, "--traces", "snapshots", "--log", "none")
+    assert f"a snapshot was replaced meanwhile: {DAY} is computed once more" in result.stderr
+    (row, *_) = rows_of("analytics.personalization_daily")
+    assert row["decisions"] == 2
+
+
+def test_a_day_that_is_taken_away_while_it_is_read_ends_the_run(monkeypatch):
+    run("snapshot", "--from", file_of(trace()), "--to", "snapshots")
+    monkeypatch.setattr(night, "check", lambda manifest: shutil.rmtree(manifest.partition))
+    result = daily("--day", DAY, "--traces", "snapshots", "--log", "none", exit_code=1)
+    assert f"the decisions of {ORG} on {DAY} were taken out of the snapshots" in result.stderr
+    assert rows_of("analytics.personalization_daily") == []
+
+
+def test_a_folder_of_a_day_that_cannot_be_read_is_no_missing_day():
+    """Or every user of that day would be a new one, without a word."""
+    run("snapshot", "--from", file_of(trace()), "--to", "snapshots")
+    Path(f"snapshots/day={DAYS[3]}").symlink_to(f"day={DAYS[3]}")
+    result = daily("--day", DAY, "--traces", "snapshots", "--log", "none", exit_code=1)
+    assert f"snapshots/day={DAYS[3]}/_manifest.json: Too many levels" in result.stderr
 
 
 def test_several_organisations_need_one_to_be_named():

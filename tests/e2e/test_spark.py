@@ -59,7 +59,7 @@ def compare(lines: list[str], folder: Path, runs: Sequence[Run]) -> list[DayTabl
     )
     made = []
     for run in runs:
-        needed = {day: manifest for day, manifest in manifests.items() if run.needs(day)}
+        needed = {day: manifest for day, manifest in manifests.items() if day in run.needed_days}
         of_engines = []
         for engine in (Spark, DuckDB):
             with engine(list(needed.values()), run.org_id) as opened:
