@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from otel_personalization.hook import PersonalizationHook
     from otel_personalization.replay import Report
 
-TABLE_WIDTH: Final = 110
-"""Columns that the table needs: no figure is cut off on a narrower terminal, or in a pipe."""
+ANY_WIDTH: Final = 10_000
+"""More columns than a table takes, which is as wide as its figures and labels: none is cut off."""
 
 app = typer.Typer(
     help="Does personalisation still reach users?", no_args_is_help=True, add_completion=False
@@ -137,9 +137,8 @@ def replay(
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     elif report.has_traces:
-        console = Console()
-        console.width = max(console.width, TABLE_WIDTH)
-        console.print(table_of(report))
+        # With a height, too: else rich takes 80 columns on a terminal that is dumb.
+        Console(width=ANY_WIDTH, height=1).print(table_of(report))
     _tell_problems(report)
     if otlp and is_unsent:
         fail(f"the counters could not be sent to {without_credentials(otlp, otlp)}")

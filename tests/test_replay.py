@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import zlib
@@ -489,7 +490,31 @@ def test_the_table_is_what_a_person_can_read(tmp_path):
     assert rows["unknown"] == ["1", "0", "0", *["no", "data", "0", "no", "data", "no", "data"]]
     assert "\\ud800\\x1b[31m" in rows
     assert rows["all"][:3] == ["3", "3", "1"]
-    assert max(map(len, result.stdout.splitlines())) <= 110
+    assert max(map(len, run(SAMPLE).stdout.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("term", [None, "xterm", "dumb"])
+def test_no_figure_is_cut_off_however_wide_the_table(tmp_path, term):
+    """Neither in a pipe nor on a terminal, which has 80 columns here."""
+    items = [{"item_id": "a", "reasons": ["x"], "personalized": True}] * 20_000
+    path = file_of(
+        tmp_path / "traces", *[{**trace("s" * 64, collaborative=0), "final_items": items}] * 6
+    )
+    ours, terminal = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "otel_personalization", "replay", str(path)],
+        stdout=subprocess.PIPE if term is None else terminal,
+        env={**os.environ, "TERM": term or "", "COLUMNS": "80", "NO_COLOR": "1"},
+    )
+    out, _ = done.communicate(timeout=60)
+    os.close(terminal)
+    shown = (out or os.read(ours, 100_000)).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    figures = ["6", "120,000", "120,000", "100.0%", "120,000", *["100.0%"] * 3, "6"]
+    assert ["s" * 64, *figures] in [
+        re.sub(r"\x1b\[[\d;]*m", "", line).split() for line in shown.splitlines()
+    ]
 
 
 def test_progress_is_shown_on_a_terminal_only():

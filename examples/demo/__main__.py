@@ -26,8 +26,9 @@ from examples.demo.screen import Run, show
 from examples.demo.service import running
 from examples.ranking_service.settings import Fault
 from examples.ranking_service.traffic import SURFACES, Crowd, Faults
-from otel_personalization.cli import TABLE_WIDTH
 
+WIDTH: Final = 110
+"""Columns that its tables need, on a narrower terminal or in a pipe, too."""
 REQUESTS: Final = 9000
 SEED: Final = 1
 EXPORT_INTERVAL_MILLIS: Final = "2000"
@@ -50,7 +51,7 @@ def main() -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, so that the service ends, too
         signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
     console = Console()
-    console.width = max(console.width, TABLE_WIDTH)
+    console.width = max(console.width, WIDTH)
     try:
         run = _run(arguments.requests, arguments.output, console)
         console.print("Running the nightly job over the stored traces ...")

@@ -29,8 +29,9 @@ from examples.stack.counts import count
 from examples.stack.screen import show_addresses, show_counts, show_queries
 from examples.stack.servers import MONITORING, Collector, Ports, Prometheus, Server, free_port
 from examples.stack.service import RankingService
-from otel_personalization.cli import TABLE_WIDTH
 
+WIDTH: Final = 110
+"""Columns that its tables need, on a narrower terminal or in a pipe, too."""
 LOGS: Final = MONITORING / "collector" / "logs.yaml"
 LOGS_FEATURE_GATES: Final = ("stanza.synchronousLogEmitter",)
 WITHOUT_LOKI: Final = "yaml:receivers::file_log::include: [/dev/null]"
@@ -58,7 +59,7 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]  # they are about other services
     console = Console()
-    console.width = max(console.width, TABLE_WIDTH)
+    console.width = max(console.width, WIDTH)
     try:
         is_exact = _run(output, console)
     except KeyboardInterrupt:
