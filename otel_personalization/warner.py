@@ -43,6 +43,10 @@ class Warner:
         if kind in self._saying and self._saying[kind].locked():
             return  # a handler of the host's hangs; one thread that waits for it is enough
         self._warned[kind] = now
+        # Asked here, without a lock: when the thread gets to it, a command that wants no warnings
+        # for a while may have set the level back.
+        if self._logger.getEffectiveLevel() > logging.WARNING:
+            return
         # In a thread of its own: a handler of the host's writes somewhere, which may take for ever.
         # A bare one, for `threading` has locks that a signal handler could find taken.
         saying = self._saying[kind] = allocate_lock()

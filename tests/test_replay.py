@@ -274,6 +274,23 @@ def test_lines_that_are_no_json_and_malformed_traces_are_told_by_file_and_line(t
     assert told[-1] == "Not counted: 2 lines that are no JSON, 2 malformed traces."
 
 
+def test_a_malformed_trace_is_told_as_a_line_of_a_file_and_not_as_a_service_would(tmp_path):
+    """In a process of its own: the hook warns from another thread, as a rule after the report."""
+    path = file_of(tmp_path / "traces", trace(), {"final_items": 3})
+    done = subprocess.run(
+        [sys.executable, "-m", "otel_personalization", "replay", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [
+        f"{path}:2: malformed: items_not_a_list",
+        "Not counted: 0 lines that are no JSON, 1 malformed traces.",
+    ]
+
+
 def test_a_deeply_nested_line_is_skipped(tmp_path):
     path = file_of(tmp_path / "traces", trace(), b"[" * 100_000)
     assert counted(path, exit_code=3)["skipped_lines"] == 1
