@@ -363,6 +363,7 @@ def send_decisions(
     provider: Any = get_meter_provider()
     own = None
     sent = 0
+    remarks: list[_Remark] = []
     with _said() as said:
         try:
             is_pipeline = isinstance(provider, pipeline.Pipeline)
@@ -377,7 +378,9 @@ def send_decisions(
             for decision in decisions:
                 hook.record(decision)
                 sent += 1
+            before = len(said)
             is_taken = hook.flush(_SEND_SECONDS)
+            remarks = said.copy()  # not those of the shutdown
         except ValueError as error:  # of which SettingsError is one
             yield Finding(
                 Level.PROBLEM, f"no decision could be sent: {error}", "set it to one of these"
@@ -386,6 +389,16 @@ def send_decisions(
         finally:
             if own is not None:
                 own.shutdown()
+    url, *_ = _endpoint_of(collector)
+    # The first of an export: the last is that retries are over. What was said before is no cause.
+    exported = [remark for remark in remarks[before:] if remark.is_exporters]
+    causes = (exported or remarks[before:])[:1]
+    for text in dict.fromkeys(one.text for one in remarks if one not in (*exported, *causes)):
+        yield Finding(
+            Level.NOTE,
+            f"OpenTelemetry says: {without_credentials(text, url)}",
+            "look at the OTEL_ variables of this process",
+        )
     what, was = ("a decision", "was") if sent == 1 else (f"{sent} decisions", "were")
     if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() == NONE:
         yield Finding(
@@ -396,8 +409,7 @@ def send_decisions(
     elif is_taken:
         yield Finding(Level.FINE, f"{what} of namespace {DOCTOR_NAMESPACE} {was} sent and accepted")
     else:
-        url, *_ = _endpoint_of(collector)
-        reason = "".join(f": {without_credentials(line, url)}" for line in said[:1])
+        reason = "".join(f": {without_credentials(cause.text, url)}" for cause in causes)
         yield Finding(
             Level.PROBLEM,
             f"{what} {was} sent and not accepted{reason}",
@@ -407,20 +419,36 @@ def send_decisions(
     return hook
 
 
+@dataclass(frozen=True)
+class _Remark:
+    """What OpenTelemetry warned of."""
+
+    text: str
+    is_exporters: bool
+
+
 @contextmanager
-def _said() -> Iterator[list[str]]:
-    """What exporters log meanwhile; neither that nor what we log is shown: findings say it."""
-    said: list[str] = []
+def _said() -> Iterator[list[_Remark]]:
+    """What is warned of meanwhile; neither that nor what we log is shown: findings say it."""
+    said: list[_Remark] = []
 
     class Listening(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            text = record.getMessage()
+            if record.name == _READS_HEADERS:
+                for header in record.args or ():
+                    text = text.replace(str(header), "(it is not shown)")
+            said.append(_Remark(text, record.name.startswith("opentelemetry.exporter.")))
 
     with (
-        _logging_to(Listening(), "opentelemetry"),
+        _logging_to(Listening(logging.WARNING), "opentelemetry"),
         _logging_to(logging.NullHandler(), SCOPE_NAME),
     ):
         yield said
+
+
+_READS_HEADERS: Final = "opentelemetry.util.re"
+"""The logger that repeats a header of OTEL_EXPORTER_OTLP_HEADERS, which may hold a key."""
 
 
 @contextmanager

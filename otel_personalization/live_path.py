@@ -123,7 +123,7 @@ def follow(
     tell("the Collector to take some decisions")
     findings = list(send_decisions(_decisions(), _OF_HOOK, collector, run))
     yield from findings
-    are_taken = bool(findings) and all(one.level is Level.FINE for one in findings)
+    are_taken = bool(findings) and all(one.level is not Level.PROBLEM for one in findings)
     if path is not None and are_taken:
         try:
             yield from path.findings()

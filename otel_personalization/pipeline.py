@@ -58,6 +58,10 @@ DEFAULT_EXPORT_TIMEOUT_SECONDS: Final = 2.0
 """Shorter than OpenTelemetry's 10 s: a backend that does not answer must not delay an exit."""
 FOLLOW_UP_SECONDS: Final = 1.0
 PROTOCOLS: Final = ("http/protobuf", "grpc")
+_PROTOCOL_VARIABLES: Final = (
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+)
 OTLP: Final = "otlp"
 _SHUTDOWN_MILLIS: Final = 2000.0
 _BRIEF_SHUTDOWN_MILLIS: Final = 300.0
@@ -107,14 +111,12 @@ def configure(
         )
     # An empty variable is as good as none.
     environment = {name: value.strip() for name, value in os.environ.items() if value.strip()}
-    protocol = (
-        protocol
-        or environment.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
-        or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or PROTOCOLS[0]
-    )
+    said_by = "protocol"
+    if not protocol:
+        said_by = next((name for name in _PROTOCOL_VARIABLES if name in environment), said_by)
+        protocol = environment.get(said_by, PROTOCOLS[0])
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol is {protocol!r}; it can be {' or '.join(PROTOCOLS)}")
+        raise ValueError(f"{said_by} is {protocol!r}; it can be {' or '.join(PROTOCOLS)}")
     exporter = environment.get("OTEL_METRICS_EXPORTER", OTLP)
     if exporter not in (OTLP, NONE):
         raise ValueError(

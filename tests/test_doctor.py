@@ -180,6 +180,38 @@ def test_an_endpoint_that_is_not_there_is_a_problem(doctor, closed_port):
     assert "its log line was written to stdout" in out
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_why_a_decision_was_not_accepted_is_what_the_export_said(doctor, closed_port, protocol):
+    """And not what was said of a variable before it, which is a note."""
+    code, out = doctor(
+        "--send",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{closed_port}",
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        OTEL_METRIC_EXPORT_INTERVAL="abc",
+    )
+    assert code == 1
+    (line,) = (line for line in out.splitlines() if "sent and not accepted: " in line)
+    assert "Connection refused" in line
+    assert out.count("Found invalid value for export interval") == 1
+    assert "note     OpenTelemetry says: Found invalid value for export interval" in out
+
+
+def test_a_variable_that_opentelemetry_passes_over_is_a_note_and_no_problem(doctor, backend):
+    """A header, which may hold a key, is not shown with it."""
+    code, out = doctor(
+        *("--collector", backend.endpoint, "--prometheus", backend.endpoint),
+        OTEL_METRIC_EXPORT_INTERVAL="abc",
+        OTEL_EXPORTER_OTLP_HEADERS="s3cret",
+    )
+    assert "note     OpenTelemetry says: Found invalid value for export interval" in out
+    assert "note     OpenTelemetry says: Header format invalid!" in out
+    assert "s3cret" not in out
+    assert "were sent and accepted" in out
+    problems = [line for line in out.splitlines() if line.startswith("problem")]
+    assert [f"{backend.endpoint} answers 501" in line for line in problems] == [True]
+    assert code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "says"),
     [
@@ -197,6 +229,11 @@ def test_an_endpoint_that_is_not_there_is_a_problem(doctor, closed_port):
         ([], {"OTEL_PERSONALIZATION_LOG": "."}, "is a folder"),
         ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[x"}, "it cannot be reached"),
         (["--send"], {"OTEL_METRICS_EXPORTER": "none"}, "OTEL_METRICS_EXPORTER is 'none'"),
+        (
+            ["--send"],
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'; it can be",
+        ),
         (["--send"], {"OTEL_METRICS_EXPORTER": "console"}, "it can be 'otlp' or 'none'"),
         (["--send"], {"OTEL_PERSONALIZATION_LOG": "./no/such/folder.log"}, "cannot be opened"),
     ],

@@ -486,5 +486,12 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(wrong, says):
         pipeline.configure("ranking", set_global=False, **wrong)
 
 
+@pytest.mark.parametrize("name", ["METRICS_PROTOCOL", "PROTOCOL"])
+def test_a_wrong_protocol_is_refused_by_the_name_of_its_variable(name, monkeypatch):
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "http/json")
+    with pytest.raises(ValueError, match=f"^OTEL_EXPORTER_OTLP_{name} is 'http/json'; it can be"):
+        pipeline.configure("ranking", set_global=False)
+
+
 def test_a_second_global_provider_is_refused_with_the_remedy():
     assert "set_global=False" in run_program("configure_twice")["refused"]
