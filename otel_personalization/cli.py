@@ -27,6 +27,7 @@ from otel_personalization.console import (
     NO_TRACES,
     SOME_NOT_COUNTED,
     fail,
+    printing,
     progress_of,
     show_problems,
     told,
@@ -134,11 +135,12 @@ def replay(
         raise typer.BadParameter(str(error), param_hint="environment") from None
     except OSError as error:
         fail(told(error))
-    if as_json:
-        typer.echo(json.dumps(report.as_json()))
-    elif report.has_traces:
-        # With a height, too: else rich takes 80 columns on a terminal that is dumb.
-        Console(width=ANY_WIDTH, height=1).print(table_of(report))
+    with printing():
+        if as_json:
+            typer.echo(json.dumps(report.as_json()))
+        elif report.has_traces:
+            # With a height, too: else rich takes 80 columns on a terminal that is dumb.
+            Console(width=ANY_WIDTH, height=1).print(table_of(report))
     _tell_problems(report)
     if otlp and is_unsent:
         fail(f"the counters could not be sent to {without_credentials(otlp, otlp)}")
@@ -224,9 +226,10 @@ def doctor(
             )
         for finding in findings:
             stop()
-            typer.echo(f"{finding.level.value:8} {finding.what}")
-            if finding.remedy:
-                typer.echo(f"{'':8} -> {finding.remedy}")
+            with printing():
+                typer.echo(f"{finding.level.value:8} {finding.what}")
+                if finding.remedy:
+                    typer.echo(f"{'':8} -> {finding.remedy}")
             worst = max(worst, FAILED if finding.level is Level.PROBLEM else 0)
     raise typer.Exit(worst)
 

@@ -97,6 +97,18 @@ def _unwritable(error: OSError, asked: Path | str) -> OSError:
     return OSError(error.errno, f"{said}; {remedy}", str(asked))
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Where standard output is full, the command ends, and says what to do."""
+    try:
+        with writing("standard output"):
+            yield
+    except OSError as error:
+        if error.filename is None:  # such as that of a reader who went away
+            raise
+        fail(told(error))
+
+
 def show_problems(problems: Sequence[Problem], count: int) -> None:
     """Tell the first problems, and how many more there are."""
     for problem in problems[:SHOWN_PROBLEMS]:

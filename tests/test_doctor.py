@@ -73,7 +73,13 @@ def doctor(tmp_path, backend):
     (tmp_path / "ranking" / "elsewhere.py").write_text(ELSEWHERE)
     (tmp_path / "ranking" / "program.py").write_text("raise SystemExit(0)")
 
-    def run(*arguments: str, zero_code: bool = False, stderr=subprocess.PIPE, **variables: str):
+    def run(
+        *arguments: str,
+        zero_code: bool = False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **variables: str,
+    ):
         bin_folder = Path(sys.executable).parent
         environment = {key: value for key, value in os.environ.items() if "OTEL_" not in key}
         environment |= {
@@ -91,7 +97,7 @@ def doctor(tmp_path, backend):
             ],
             cwd=tmp_path,
             env=environment | variables,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             text=True,
             timeout=60,
@@ -265,6 +271,17 @@ def test_a_lost_log_line_is_a_problem(doctor):
     code, out = doctor("--send", OTEL_PERSONALIZATION_LOG="/dev/full")
     assert code == 1
     assert "problem  its log line could not be written to /dev/full" in out
+
+
+def test_a_full_disk_under_standard_output_is_said(doctor, tmp_path):
+    said = tmp_path / "said"
+    with Path("/dev/full").open("w") as full, said.open("w") as stderr:
+        code, _ = doctor(stdout=full, stderr=stderr)
+    assert code == 1
+    assert said.read_text() == (
+        "otel-personalization: standard output: No space left on device; make room there, or name "
+        "another place, and run it again\n"
+    )
 
 
 @pytest.mark.parametrize(

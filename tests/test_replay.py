@@ -458,6 +458,39 @@ def test_a_stamped_file_that_could_not_be_finished_is_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_under_standard_output_is_said(options):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "otel_personalization", "replay", *options, SAMPLE],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "otel-personalization: standard output: No space left on device; make room there, or name "
+        "another place, and run it again\n"
+    )
+
+
+def test_a_reader_who_went_away_is_not_told_of_it():
+    reading, writing = os.pipe()
+    os.close(reading)
+    for options in ([], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "otel_personalization", "replay", *options, SAMPLE],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (1, b"")
+    os.close(writing)
+
+
 # --- OTLP, table, terminal --------------------------------------------------------------------
 
 

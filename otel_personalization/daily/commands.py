@@ -19,6 +19,7 @@ from otel_personalization.console import (
     NO_TRACES,
     SOME_NOT_COUNTED,
     fail,
+    printing,
     progress_of,
     show_problems,
     told,
@@ -130,7 +131,8 @@ def snapshot(
                 fail(told(error))
             stop()
             for manifest in written.values():
-                typer.echo(f"{manifest.day}: {manifest.rows:,} decisions in {manifest.data}")
+                with printing():
+                    typer.echo(f"{manifest.day}: {manifest.rows:,} decisions in {manifest.data}")
             is_partial = _tell_problems(lines.problems) or is_partial
     for what in empty:
         typer.echo(f"otel-personalization: {what}", err=True)

@@ -364,6 +364,27 @@ def test_a_full_disk_is_said_of_the_file_that_was_asked_for(option):
     assert "/dev/full: No space left on device; make room there" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["snapshot", "daily"])
+def test_a_full_disk_under_standard_output_is_said(command):
+    file = file_of(trace())
+    options = {"snapshot": ["--from", file, "--to", "snapshots"], "daily": ["--traces", file]}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "otel_personalization", command, "--day", str(DAY)]
+            + [str(option) for option in options[command]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "otel-personalization: standard output: No space left on device; make room there, or name "
+        "another place, and run it again"
+    )
+
+
 @pytest.mark.parametrize("option", ["--report", "--log"])
 def test_of_a_folder_that_is_missing_the_file_is_named_that_was_asked_for(option):
     order = ("--day", DAY, "--traces", file_of(trace()), "--log", "none")
