@@ -19,6 +19,7 @@ from otel_personalization.conventions import (
     DAILY_DATE,
     DAILY_GAUGES,
     DAILY_LAST_RUN_TIMESTAMP,
+    DAILY_ORG,
     LOG_DECISIONS,
     VIEWS,
 )
@@ -153,6 +154,16 @@ def test_decisions_of_doctor_are_left_out_wherever_there_are_namespaces():
                 assert left_out in selector, rule
                 seen.add(metric)
     assert len(seen) > 10
+
+
+def test_figures_of_the_nightly_job_are_put_together_within_an_organisation_only():
+    of_night = "|".join(gauge.prometheus_name for gauge in DAILY_GAUGES)
+    seen = 0
+    for rule in ALL_RULES:
+        for before in re.findall(rf"(.*?)\b(?:{of_night})\b", rule["expr"]):
+            assert re.search(rf"\w+ by \([^)]*\b{DAILY_ORG}\b[^)]*\) \($", before), rule
+            seen += 1
+    assert seen >= 4
 
 
 def test_every_alert_of_the_contract_is_there():

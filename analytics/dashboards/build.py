@@ -28,7 +28,7 @@ from analytics.dashboards.promql import Queries
 from analytics.dashboards.variables import PROMETHEUS, variables
 from monitoring.prometheus.promql import NAMESPACE
 from monitoring.prometheus.values import Values, load
-from otel_personalization.conventions import SURFACE
+from otel_personalization.conventions import DAILY_ORG, SURFACE
 
 JSON: Final = Path(__file__).with_name("personalization.json")
 
@@ -95,7 +95,7 @@ def _annotation(name: str, expr: str, color: str) -> build.AnnotationQuery:
         .step("60s")
         .title_format("{{alertname}}")
         .text_format(f"{{{{{NAMESPACE}}}}}/{{{{{SURFACE}}}}}")
-        .tag_keys("severity")
+        .tag_keys(f"severity,{DAILY_ORG}")
     )
 
 

@@ -106,7 +106,7 @@ class Queries:
 
     def alerts(self, *signals: str) -> str:
         """Alerts that fire, by what they are about; those without a surface always."""
-        labels = ("alertname", "severity", *OF_SURFACE)
+        labels = ("alertname", "severity", *OF_SURFACE, names.DAILY_ORG)
         matchers = (
             'alertstate="firing"',
             f'signal=~"{"|".join(signals)}"',

@@ -42,8 +42,8 @@ PLACES: Final = {
 """Place in a text -> template."""
 POINTS: Final = 'humanizePercentage | reReplaceAll "%" " percentage points"'
 """Shows a difference of two shares."""
-ORGANISATION: Final = "organisation {{ . }}"
-"""Where an alert has one."""
+OF_ORGANISATION: Final = (*OF_SURFACE, names.DAILY_ORG)
+"""A surface as the nightly job knows it: each organisation has a run, and figures, of its own."""
 
 
 def lookup(
@@ -77,6 +77,11 @@ def _window_of(alert: str, labels: Sequence[str] = OF_SURFACE) -> str:
     level = "surface" if labels == OF_SURFACE else "namespace_source"
     series = f'{level}:{records.JUDGED_BY}{{check="{alert}"'
     return lookup(series, labels, "humanizeDuration")
+
+
+def _organisation(word: str) -> str:
+    """Names the organisation of an alert, after a word such as "of", where the alert has one."""
+    return f"{{{{ with $labels.{names.DAILY_ORG} }}}} {word} organisation {{{{ . }}}}{{{{ end }}}}"
 
 
 def _limit(record: str) -> str:
@@ -331,7 +336,7 @@ def _namespaces_of(mode: str, section: Values) -> str | None:
 
 def _daily(values: Values, alert: _Maker) -> Iterable[Rule]:
     overlap, job = values["overlap"], values["daily_job"]
-    by, most = ", ".join(OF_SURFACE), overlap["max_pct"]
+    by, most = ", ".join(OF_ORGANISATION), overlap["max_pct"]
 
     def above(gauge: Gauge) -> str:
         return f"max by ({by}) ({gauge.prometheus_name}{decided(values)}) > {most}"
@@ -340,14 +345,20 @@ def _daily(values: Values, alert: _Maker) -> Iterable[Rule]:
         "CatalogOverlapSpike",
         f"{above(names.CATALOG_OVERLAP)}\nand\n{above(names.CATALOG_OVERLAP_PREVIOUS_DAY)}",
         why="Two consecutive days of data, not 48 hours of a gauge: the job pushes both, and where "
-        "a run fails or is late they stay.",
+        "a run fails or is late they stay. Both of one organisation: of two with a surface of one "
+        "name, one may be high today, and the other have been so yesterday.",
         to="ranking",
         signal="daily",
-        summary="Lists of different users of <surface> are too much alike, two days in a row",
-        description="On the last day of data the lists of two users of <surface> had a Jaccard "
-        f"overlap of <overlap> % on average, and of more than {most} % on the day before, too: of "
-        "the items that either list held, so many were in both.",
-        places={"overlap": '{{ $value | printf "%.1f" }}'},
+        summary="Lists of different users of <surface><organisation> are too much alike, two days "
+        "in a row",
+        description="On the last day of data the lists of two users of <surface><organisation> had "
+        f"a Jaccard overlap of <overlap> % on average, and of more than {most} % on the day "
+        "before, too: of the items that either list held, so many were in both.",
+        places={
+            "overlap": '{{ $value | printf "%.1f" }}',
+            "organisation": _organisation("of"),
+        },
+        labels=OF_ORGANISATION,
         hold=job["for"],
         keep=overlap["keep_firing_for"],
     )
@@ -371,7 +382,7 @@ def _nightly_job(job: Values, alert: _Maker) -> Iterable[Rule]:
         f"{job['hour']}:00 UTC.",
         places={
             "age": "{{ $value | humanizeDuration }}",
-            "organisation": f"{{{{ with $labels.{org} }}}} of {ORGANISATION}{{{{ end }}}}",
+            "organisation": _organisation("of"),
         },
         labels=(org,),
         hold=job["for"],
@@ -386,7 +397,7 @@ def _nightly_job(job: Values, alert: _Maker) -> Iterable[Rule]:
         description="The last run<organisation> failed <ago> ago. Gauges, and as a rule "
         "tables, still show <day>.",
         places={
-            "organisation": f"{{{{ with $labels.{org} }}}} for {ORGANISATION}{{{{ end }}}}",
+            "organisation": _organisation("for"),
             "ago": lookup(
                 names.DAILY_LAST_RUN_TIMESTAMP.prometheus_name,
                 ("job", org),

@@ -437,6 +437,10 @@ def _pushed(where: str, by: str) -> str:
     return where.replace("}", f',job="{by}"}}')
 
 
+def _of(org: str, where: str) -> str:
+    return where.replace("}", f',org_id="{org}"}}')
+
+
 DAILY = [
     Case(
         "CatalogOverlapSpike: above 35 % on two days of data, for 15 minutes; ends an hour late",
@@ -459,6 +463,34 @@ DAILY = [
             firing("CatalogOverlapSpike", 15, HOME, SEARCH),
             firing("CatalogOverlapSpike", 80, HOME, SEARCH),
             firing("CatalogOverlapSpike", 81, SEARCH),
+        ],
+    ),
+    Case(
+        "CatalogOverlapSpike: by organisation, not one today and another yesterday",
+        {
+            f"catalog_overlap_pct{series}": flat(value)
+            for where, acme, other in (
+                # (today, the day before)
+                (HOME, (40, 20), (20, 40)),
+                (CART, (40, 40), (20, 20)),
+                (PDP, (40, 40), (50, 50)),
+            )
+            for org, days in (("acme", acme), ("other", other))
+            for gauge, value in zip(("", "_previous_day"), days, strict=True)
+            for series in (f"{gauge}{_of(org, where)}",)
+        },
+        [
+            firing("CatalogOverlapSpike", 14),
+            *(
+                firing(
+                    "CatalogOverlapSpike",
+                    minute,
+                    _of("acme", CART),
+                    _of("acme", PDP),
+                    _of("other", PDP),
+                )
+                for minute in (15, 60)
+            ),
         ],
     ),
     Case(

@@ -157,13 +157,14 @@ def recorded(now: int) -> Iterator[tuple[str, float, str]]:
     yield "job_kind:otel_personalization_internal_errors:increase1h", 4, 'job="ranking",kind="log"'
     reason = 'job="ranking",reason="unreadable"'
     yield "job_reason:otel_personalization_malformed_traces:increase1h", 5, reason
-    yield "ALERTS", 1, 'alertname="DailyJobLate",alertstate="firing",severity="t",signal="daily"'
     yield "ALERTS", 1, 'alertname="Watchdog",alertstate="firing",severity="none",signal="watchdog"'
     for n, org in enumerate(("acme", "other")):
         of_job = f'job="personalization_daily",org_id="{org}"'
         yield "personalization_daily_date_seconds", now - 86400 * (1 + n), of_job
         of_run = f'job="personalization_daily_run",org_id="{org}"'
         yield "personalization_daily_last_run_success", 1 - n, of_run
+        late = 'alertname="DailyJobLate",alertstate="firing",severity="t",signal="daily"'
+        yield "ALERTS", 1, f'{late},org_id="{org}"'
 
 
 @pytest.fixture(scope="module")
@@ -379,11 +380,12 @@ def test_annotations_are_the_alerts_that_fire_of_what_was_picked(prometheus):
 
     def firing(name, **picked):
         text = Picked(picked, now, STEP).expanded(annotation(name), "promql")
-        return set(server.by(text, "alertname", "surface", at=now))
+        return set(server.by(text, "alertname", "surface", "org_id", at=now))
 
-    late, low = ("DailyJobLate", ""), "ReasonCoverageLow"
-    assert firing("Alerts") == {late, *((low, surface) for surface in SURFACES[:3])}
-    assert firing("Alerts", surface="home") == {late, (low, "home")}
+    late = {("DailyJobLate", "", org) for org in ("acme", "other")}
+    low = [("ReasonCoverageLow", surface, "") for surface in SURFACES[:3]]
+    assert firing("Alerts") == {*late, *low}
+    assert firing("Alerts", surface="home") == {*late, ("ReasonCoverageLow", "home", "")}
     assert firing("Alerts of the telemetry") == set()
 
 

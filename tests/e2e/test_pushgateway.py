@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from examples.stack.servers import Prometheus
+from monitoring.prometheus.build import build
+from monitoring.prometheus.values import load
 from otel_personalization.daily.figures import PublishError, previous_overlap
 from otel_personalization.daily.publish import push, push_run
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY
@@ -266,7 +268,9 @@ def test_prometheus_has_the_figures_under_their_own_labels(gateway, tmp_path):
     """With ``honor_labels``, and the rules of the alerts evaluate them."""
     high = {**FIGURES, "jaccard_mean": 0.5}
     push(gateway.url, day_tables(**high), {HOME: 36.0, CART: 34.0})
-    push(gateway.url, day_tables(org_id="other", places=[("media", "home")], **high), {})
+    # Yesterday its cart was high, and today it is not.
+    low = day_tables(org_id="other", places=[CART], **{**FIGURES, "jaccard_mean": 0.25})
+    push(gateway.url, low, {CART: 36.0})
     push_run(gateway.url, success=False, org_id=ORG)
     prometheus = Prometheus(tmp_path, scrape_interval="1s")
     file = tmp_path / "prometheus.yml"
@@ -279,16 +283,21 @@ def test_prometheus_has_the_figures_under_their_own_labels(gateway, tmp_path):
         }
     ]
     file.write_text(yaml.safe_dump(configuration))
-    overlap = """max by (recsys_namespace, surface) (catalog_overlap_pct) > 35
-        and max by (recsys_namespace, surface) (catalog_overlap_pct_previous_day) > 35"""
+    (overlap,) = (
+        rule["expr"]
+        for text in build(load()).values()
+        for group in yaml.safe_load(text)["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == "CatalogOverlapSpike"
+    )
     with prometheus:
         wait_for(lambda: prometheus.query("catalog_overlap_pct"), "a scrape")
         assert prometheus.by("catalog_overlap_pct", "org_id", "recsys_namespace", "surface") == {
             (ORG, *HOME): 50,
             (ORG, *CART): 50,
-            ("other", "media", "home"): 50,
+            ("other", *CART): 25,
         }
-        assert prometheus.by(overlap, "recsys_namespace", "surface") == {HOME: 50}
+        assert prometheus.by(overlap, "org_id", "recsys_namespace", "surface") == {(ORG, *HOME): 50}
         assert prometheus.value(f"max({DATE})") == MIDNIGHT
         assert prometheus.by(f"min by (job) ({RUN_SUCCESS}) == 0", "job") == {
             ("personalization_daily_run",): 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -138,6 +139,39 @@ def test_a_ticket_about_the_nightly_job_says_of_which_organisation_since_when(pr
     }
     expected = [{"exp_labels": ticket | {"org_id": name}, "exp_annotations": links | late}]
     check_texts("DailyJobLate", "4d", put_in, expected, tmp_path, promtool=promtool)
+
+
+def test_a_message_about_overlap_says_of_which_organisation_since_when(promtool, tmp_path):
+    """Of two that have a surface of that name; the other has been too much alike for longer."""
+    labels = {"recsys_namespace": "shop", "surface": "home"}
+    chat = {"severity": "chat", "channel": "ranking", "signal": "daily"}
+
+    def series(name):
+        return surface("home").replace("}", f",org_id={json.dumps(name)}}}")
+
+    def told(name, overlap, since):
+        of = f"shop/home of organisation {name}"
+        texts = {
+            "summary": f"Lists of different users of {of} are too much alike, two days in a row",
+            "description": f"On the last day of data the lists of two users of {of} had a Jaccard "
+            f"overlap of {overlap} % on average, and of more than 35 % on the day before, too: of "
+            "the items that either list held, so many were in both.",
+            "since": f"1970-01-01 00:{since}:00 +0000 UTC",
+            "dashboard_url": "https://grafana.example.com/d/personalization"
+            "?var-namespace=shop&var-surface=home",
+            "runbook_url": RUNBOOK.format("CatalogOverlapSpike"),
+        }
+        return {"exp_labels": labels | chat | {"org_id": name}, "exp_annotations": texts}
+
+    first, second = 'the "first"', "second"
+    put_in = {
+        f"catalog_overlap_pct{series(first)}": "20x9 40.25x60",
+        f"catalog_overlap_pct_previous_day{series(first)}": "36x70",
+        f"catalog_overlap_pct{series(second)}": "50x70",
+        f"catalog_overlap_pct_previous_day{series(second)}": "36x70",
+    }
+    expected = [told(first, "40.2", "10"), told(second, "50.0", "00")]
+    check_texts("CatalogOverlapSpike", "40m", put_in, expected, tmp_path, promtool=promtool)
 
 
 def test_a_view_that_is_off_is_so_by_points(promtool, tmp_path):
