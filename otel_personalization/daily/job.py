@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Final
@@ -95,6 +95,11 @@ class Run:
             if self.history_start <= manifest.day < self.day
             and self.org_id in manifest.organisations
         ]
+
+    def missing_of(self, days: Container[date]) -> tuple[date, ...]:
+        """The days of the window that are not among these."""
+        window = (self.window_start + timedelta(days=n) for n in range(self.window_days))
+        return tuple(day for day in window if day not in days)
 
 
 _TABLES: Final = ("cell_sums", "cell_totals", "cell_users", "compared_users", "last_decisions")
@@ -185,7 +190,11 @@ def compute(
             ),
             BLEND_WEIGHTS_DAILY.qualified_name: rows.blend_weights(),
         },
-        replace(quality, outcomes=rows.outcome_quality),
+        replace(
+            quality,
+            missing_window_days=run.missing_of(manifests),
+            outcomes=rows.outcome_quality,
+        ),
     )
 
 
@@ -327,7 +336,7 @@ def _quality(
     manifest: Manifest,
     history_days: int,
 ) -> Quality:
-    """How well the decisions of the day were told apart; of outcomes it says nothing."""
+    """How well the decisions of the day were told apart; of its window and outcomes, nothing."""
     totals = engine.fetch("cell_totals").to_pylist()
     rules: dict[str, dict[str, int]] = {"cohort_rule": {}, "device_rule": {}}
     for row in totals:

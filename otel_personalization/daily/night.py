@@ -176,6 +176,8 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
                 tell(f"{day} into the warehouse")
                 warehouse.replace(last)
                 telling.note(_summary(last))
+                if last.quality.missing_window_days:
+                    telling.note(_missing_of_window(last, order, stored))
                 outcome.is_partial |= _is_partial(last)
                 _log(order, warehouse, last)
             _publish(order, warehouse, last, telling)
@@ -253,6 +255,16 @@ def _missing(day: date, order: Order, stored: Stored, manifests: dict[date, Mani
     return (
         f"there is no snapshot of {day} in {stored.folder}; make it with: "
         f"otel-personalization snapshot --day {day} --to {stored.folder} --from ..."
+    )
+
+
+def _missing_of_window(tables: DayTables, order: Order, stored: Stored) -> str:
+    missing = tables.quality.missing_window_days
+    nothing = "no snapshot of" if stored.problems is None else "no decision in the input on"
+    return (
+        f"{tables.day}: lists are of {order.window_days - len(missing)} of {order.window_days} "
+        f"days: there is {nothing} {', '.join(map(str, missing[:5]))}"
+        f"{', ...' if len(missing) > 5 else ''}"
     )
 
 

@@ -8,7 +8,7 @@ The warehouse makes its tables from here, comments included, and the reference s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -372,6 +372,8 @@ class Quality:
     """Decisions by what gave their device: ``extras``, ``bucket_key`` or ``unknown``."""
     history_days: int
     """Days of snapshots within the history window, by which users are new or returning."""
+    missing_window_days: Sequence[date] = ()
+    """Days of the window without a snapshot, so without lists; in order."""
     outcomes: OutcomeQuality | None = None
     """None where none were given."""
 

@@ -270,6 +270,26 @@ def test_a_missing_day_is_said_and_not_written_as_zeros(traces):
     assert {row["day"] for row in rows_of("analytics.personalization_daily")} == {DAY}
 
 
+@pytest.mark.parametrize(
+    ("traces", "nothing"),
+    [("snapshots", "no snapshot of"), (None, "no decision in the input on")],
+)
+def test_days_of_the_window_that_are_missing_are_told_and_change_no_exit_code(traces, nothing):
+    """Also of a service that is new: that it has no days before is no fault."""
+    file = file_of(*(trace(ts=f"{day}T10:00:00Z", decision_id=str(day)) for day in DAYS[::2]))
+    run("snapshot", "--from", file, "--to", "snapshots")
+    order = ("--traces", traces or file, "--log", "none")
+    result = daily("--day", DAY, *order, "--window-days", 5, "--report", "report.html")
+    said = f"{DAY}: lists are of 3 of 5 days: there is {nothing} {DAYS[1]}, {DAYS[3]}"
+    assert said in result.stderr.splitlines()
+    page = Path("report.html").read_text("utf-8")
+    assert "lists of the last 5 days, 2 of them without a snapshot" in page
+    result = daily("--day", DAY, *order, "--window-days", 300)
+    (said,) = (line for line in result.stderr.splitlines() if "lists are of 3 of 300 days" in line)
+    assert (said.count("2026-"), said[-5:]) == (6, ", ...")
+    assert "lists are of" not in daily("--day", DAY, *order).stderr
+
+
 def test_a_file_of_more_days_than_can_be_written_gives_the_day_that_is_named(monkeypatch):
     """And its history: of a file only the days that are needed are written."""
     monkeypatch.setattr(snapshot, "MAX_DAYS", 3)

@@ -21,6 +21,7 @@ from tests.daily.comparison import computed, differences, snapshots
 SAMPLE = DATA / "traces.ndjson.gz"
 WINDOWS = ((10, 1), (3, 2))
 """Items of a list, and days from which lists are taken; days have them in turns."""
+NO_ITEMS = {"final_items": []}
 
 
 def lines_of(file: Path) -> list[str]:
@@ -117,6 +118,22 @@ def test_each_rule_is_counted_where_it_told_a_decision_apart(tmp_path):
     found = computed(snapshots(lines, tmp_path), Run(day, "unknown")).quality
     assert found.cohort_rules == {"history": 2, "extras": 2, "unknown": 1}
     assert found.device_rules == {"bucket_key": 1, "extras": 2, "unknown": 2}
+
+
+def test_days_of_the_window_without_a_snapshot_are_missing_and_those_without_a_decision_are_not(
+    tmp_path,
+):
+    day = date(2026, 11, 21)
+    of_days = ((1, "other"), (3, "one"), (0, "one"))
+    lines = [
+        json.dumps({"ts": f"{day - timedelta(days=ago)}T12:00:00Z", "org_id": org_id} | NO_ITEMS)
+        for ago, org_id in of_days
+    ]
+    manifests = snapshots(lines, tmp_path)
+    missing = [day - timedelta(days=ago) for ago in (4, 2)]
+    for window_days, expected in ((5, missing), (3, missing[1:]), (2, []), (1, [])):
+        found = computed(manifests, Run(day, "one", window_days=window_days)).quality
+        assert list(found.missing_window_days) == expected
 
 
 def test_other_decisions_than_the_manifest_has_are_an_error_and_no_day(tmp_path):

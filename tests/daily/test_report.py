@@ -337,6 +337,22 @@ def test_data_quality_is_told(shops):
     assert page.row("shop_eu", "7.0 %", "45.0 %", "62.0 %")
 
 
+def test_days_of_the_window_without_a_snapshot_are_said_where_overlap_is_and_in_data_quality():
+    def page(tables):
+        return Page(render(tables, {}, made_at=MADE_AT))
+
+    tables = tables_of(ONE)
+    name = PERSONALIZATION_DAILY.qualified_name
+    rows = [row | {"overlap_window_days": 5} for row in tables.rows[name].to_pylist()]
+    tables = replace(tables, rows={**tables.rows, name: arrow(PERSONALIZATION_DAILY, rows)})
+    assert page(tables).row("days of the window without a snapshot", "0")
+    assert "lists of the last 5 days)" in page(tables).text
+    missing = (DAY - timedelta(days=3), DAY - timedelta(days=1))
+    tables = replace(tables, quality=replace(tables.quality, missing_window_days=missing))
+    assert page(tables).row("days of the window without a snapshot", "2")
+    assert "lists of the last 5 days, 2 of them without a snapshot)" in page(tables).text
+
+
 def test_each_plot_says_how_to_read_it_and_has_a_name_and_a_table(shops):
     page = Page(shops)
     namespaces, parts = 2, 7

@@ -30,7 +30,7 @@ def namespace_report(days: Days, name: str, key: str) -> Namespace:
         changes(today, before, days.day),
         share(today, before, key),
         coverage(today, before, key),
-        overlap(today, key),
+        overlap(today, key, missing_days=len(days.quality.missing_window_days)),
         entropy(today, key),
         experiments(blends, key),
         sources(days.rows(SOURCES_DAILY, name), days.rows(SOURCES_DAILY, name, before=True)),

@@ -31,6 +31,7 @@ class Days:
 
     def __init__(self, tables: DayTables, history: Mapping[str, pa.Table]) -> None:
         self.day = tables.day
+        self.quality = tables.quality
         self._tables = tables
         self._history = history
         self._rows = {

@@ -122,8 +122,14 @@ def coverage(today: Sequence[Row], before: Sequence[Row], key: str) -> Part:
     return part
 
 
-def overlap(today: Sequence[Row], key: str) -> Part:
-    """How much users' lists have in common, by surface, cohort and device."""
+def overlap(today: Sequence[Row], key: str, *, missing_days: int) -> Part:
+    """How much users' lists have in common, by surface, cohort and device.
+
+    Args:
+        today: the rows of the day.
+        key: tells the plots of a page apart.
+        missing_days: those of the window without a snapshot.
+    """
     part = Part("Overlap by cohort and device", "")
     of_surfaces: dict[str, list[Row]] = {}
     for row in today:
@@ -139,9 +145,10 @@ def overlap(today: Sequence[Row], key: str) -> Part:
     windows = sorted(
         {row["overlap_window_days"] for row in today if row.get("overlap_window_days") is not None}
     )
+    lists = f"lists of {_days_of(windows, missing_days)}"
     part.how_to_read = (
         "A cell says what part of the items in two users' lists they have in common (Jaccard, "
-        f"the first {', '.join(map(str, ks)) or 'K'} items, lists of {_days_of(windows)}), as a "
+        f"the first {', '.join(map(str, ks)) or 'K'} items, {lists}), as a "
         "mean over pairs of its users: 0 is nothing, 1 is the same list for everybody. Darker is "
         f"more alike; outlined is over {OVERLAP_LIMIT}, where the alert has its limit. Under it "
         f"stands how many users were compared (n). Grey cells have under {MIN_OVERLAP_USERS}, and "
@@ -197,10 +204,11 @@ def overlap(today: Sequence[Row], key: str) -> Part:
     return part
 
 
-def _days_of(windows: Sequence[int]) -> str:
+def _days_of(windows: Sequence[int], missing: int) -> str:
     if windows == [1]:
         return "the day"
-    return f"the last {', '.join(map(str, windows))} days" if windows else "the window"
+    days = f"the last {', '.join(map(str, windows))} days" if windows else "the window"
+    return f"{days}, {missing} of them without a snapshot" if missing else days
 
 
 def entropy(today: Sequence[Row], key: str) -> Part:

@@ -42,6 +42,7 @@ def quality_grids(quality: Quality, days: Days, names: Sequence[str]) -> list[Gr
             for rule, number_of in sorted(quality.device_rules.items())
         ),
         ["days before by which users are new or returning", count(quality.history_days)],
+        ["days of the window without a snapshot", count(len(quality.missing_window_days))],
         ["days before in this report", count(len(days.on_record))],
     ]
     grids = [Grid("Traces of the day", ["what", "number"], rows)]
