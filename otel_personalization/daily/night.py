@@ -178,6 +178,11 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
                 telling.note(_summary(last))
                 if last.quality.missing_window_days:
                     telling.note(_missing_of_window(last, order, stored))
+                if outcomes is not None and _is_unmatched(outcomes, last):
+                    telling.note(
+                        f"{day}: none of {outcomes.count:,} outcomes is of a decision of that day; "
+                        "a decision_id compares as text"
+                    )
                 outcome.is_partial |= _is_partial(last)
                 _log(order, warehouse, last)
             _publish(order, warehouse, last, telling)
@@ -266,6 +271,12 @@ def _missing_of_window(tables: DayTables, order: Order, stored: Stored) -> str:
         f"days: there is {nothing} {', '.join(map(str, missing[:5]))}"
         f"{', ...' if len(missing) > 5 else ''}"
     )
+
+
+def _is_unmatched(outcomes: Outcomes, tables: DayTables) -> bool:
+    """Whether there are outcomes, all of other decisions: of other days, or with other ids."""
+    of_day = tables.quality.outcomes
+    return of_day is not None and 0 < outcomes.count == of_day.other_decisions
 
 
 def _engine(order: Order, manifests: list[Manifest], org_id: str) -> AbstractContextManager[Engine]:

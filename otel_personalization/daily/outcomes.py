@@ -174,7 +174,8 @@ def _rows(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[pa.Tabl
         if missing:
             columns = ", ".join(SCHEMA.names)
             raise OutcomesError(
-                f"{file} has no column {' and no '.join(missing)}", f"its columns are {columns}"
+                f"{file} has no column {' and no '.join(missing)}",
+                f"an outcomes file has the columns {columns}",
             )
         table.create_view("rows", replace=True)
         found = connection.sql(text_of("outcome_columns")).to_arrow_reader(BATCH_ROWS)

@@ -197,6 +197,23 @@ def test_outcomes_give_click_through_rates_and_those_that_cannot_be_read_are_tol
     assert "outcomes not read: no json" in page
 
 
+def test_that_no_outcome_is_of_a_decision_of_the_day_is_told():
+    """Such as ids in upper case: all of them are read, and each figure is of none."""
+
+    def outcomes_of(*ids):
+        lines = [json.dumps({"decision_id": i, "item_id": "a", "type": "impression"}) for i in ids]
+        return file_of(*lines, name="outcomes.ndjson")
+
+    order = ("--day", DAY, "--traces", file_of(trace()), "--log", "none", "--report", "report.html")
+    result = daily(*order, "--outcomes", outcomes_of("D", "e"))
+    assert f"{DAY}: none of 2 outcomes is of a decision of that day" in result.stderr
+    assert "No outcomes were given" not in Path("report.html").read_text("utf-8")
+    result = daily(*order, "--outcomes", outcomes_of("D", "d"))
+    assert "none of" not in result.stderr
+    daily(*order)
+    assert "No outcomes were given" in Path("report.html").read_text("utf-8")
+
+
 def test_the_report_is_a_whole_page_on_the_last_day():
     order = ("--from-day", DAYS[3], "--to-day", DAY, "--traces", SAMPLE, "--log", "none")
     result = daily(*order, "--report", "report.html")

@@ -76,7 +76,7 @@ def test_it_walks_through_a_day_that_has_little(tmp_path):
     warehouse = warehouse_of(few, tmp_path)
     text = shown(executed(WAREHOUSE=str(warehouse), DAY=str(DAY), ORG=ORG, NAMESPACE="quiet"))
     assert "since yesterday: no data" in text
-    assert "no outcomes were given to the job" in text
+    assert "no impression is on record, so there is no CTR" in text
 
 
 def test_a_day_that_is_not_there_is_said(tmp_path):

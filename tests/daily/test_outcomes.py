@@ -530,7 +530,8 @@ def test_what_is_before_the_damage_of_a_file_counts(tmp_path):
 def test_a_table_that_cannot_be_read_says_which_and_what_to_do(tmp_path):
     file = tmp_path / "o.parquet"
     duckdb.sql("SELECT 'd' AS decision_id, 'click' AS type").write_parquet(str(file))
-    with pytest.raises(OutcomesError, match=r"o\.parquet has no column item_id; its columns are"):
+    said = r"o\.parquet has no column item_id; an outcomes file has the columns decision_id,"
+    with pytest.raises(OutcomesError, match=said):
         read_outcomes([file], tmp_path / "read.parquet")
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(OutcomesError, match=r"o\.parquet cannot be read: .*; write it again"):

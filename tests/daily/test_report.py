@@ -29,6 +29,7 @@ from otel_personalization.daily.tables import (
     TABLES,
     DayTables,
     Kind,
+    OutcomeQuality,
 )
 from tests.daily.report_data import (
     DAY,
@@ -269,6 +270,16 @@ def test_without_outcomes_there_is_no_click_through():
     assert "No outcomes were given, so there is no CTR" in text
     assert "Share and CTR" not in text
     assert "Blend weights on record" in text
+
+
+def test_outcomes_that_were_given_but_are_of_no_item_here_are_not_said_to_be_missing():
+    given = OutcomeQuality({"impression": 7}, {}, 7, 0, 0, 0, 0)
+    tables = tables_of(replace(SHOP, history_days=0, with_outcomes=False))
+    tables = replace(tables, quality=replace(tables.quality, outcomes=given))
+    page = Page(render(tables, {}, made_at=MADE_AT))
+    assert page.row("outcomes of other decisions than the day's", "7")
+    assert "No outcomes were given" not in page.text
+    assert "No outcome is an impression of what was served here" in page.text
 
 
 def test_a_source_that_fell_silent_is_told_and_one_that_always_was_is_not(shops):

@@ -32,7 +32,7 @@ def namespace_report(days: Days, name: str, key: str) -> Namespace:
         coverage(today, before, key),
         overlap(today, key, missing_days=len(days.quality.missing_window_days)),
         entropy(today, key),
-        experiments(blends, key),
+        experiments(blends, key, with_outcomes=days.quality.outcomes is not None),
         sources(days.rows(SOURCES_DAILY, name), days.rows(SOURCES_DAILY, name, before=True)),
     ]
     return Namespace(clean(name), headline(name, today, before, days.day), parts)

@@ -25,8 +25,14 @@ from otel_personalization.daily.report.words import (
 from otel_personalization.daily.tables import ALL, NONE, SPLIT_P_VALUE, WEIGHTS
 
 
-def experiments(blends: Sequence[Row], key: str) -> Part:
-    """Overlap and weights by variant; where outcomes are given, share against CTR."""
+def experiments(blends: Sequence[Row], key: str, *, with_outcomes: bool) -> Part:
+    """Overlap and weights by variant; where impressions are on record, share against CTR.
+
+    Args:
+        blends: the rows of the day.
+        key: tells the plots of a page apart.
+        with_outcomes: whether outcomes were given, of these decisions or others.
+    """
     part = Part("Experiments, and share against CTR", "")
     together = everybody(blends)
     surfaces = [row for row in together if row["experiment"] == ALL and row["variant"] == ALL]
@@ -38,8 +44,8 @@ def experiments(blends: Sequence[Row], key: str) -> Part:
     names = {row["experiment"] for row in of_all} - {NONE}
     if not names:
         part.notes.append("No decision of the day names an experiment.")
-    has_outcomes = any(number(row, "ctr") is not None for row in together)
-    if has_outcomes:
+    has_ctr = any(number(row, "ctr") is not None for row in together)
+    if has_ctr:
         part.how_to_read = (
             "Bars are the personalised share, read on the lower axis; dots are click-through, read "
             "on the upper one, with its 95 % interval, clustered by user. The two axes have "
@@ -64,13 +70,18 @@ def experiments(blends: Sequence[Row], key: str) -> Part:
             part.draw("By variant", plot)
         part.grids.append(_outcomes_grid("By surface", [([name], row) for name, row in order]))
     else:
+        why = (
+            "No outcome is an impression of what was served here (data quality says what became "
+            "of them)"
+            if with_outcomes
+            else "No outcomes were given"
+        )
         part.how_to_read = (
-            "No outcomes were given, so there is no CTR. Overlap is compared on each surface, as "
-            "above."
+            f"{why}, so there is no CTR. Overlap is compared on each surface, as above."
         )
     if names:
         by_variant = [([named(row["experiment"]), named(row["variant"])], row) for row in of_all]
-        if has_outcomes:
+        if has_ctr:
             part.grids.append(_outcomes_grid("By variant", by_variant))
         part.grids.append(_weights_grid(by_variant))
         part.grids.append(_arms_overlap_grid(arms))
