@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def executed(**parameters: str) -> Any:
     return notebook
 
 
+def refused(**parameters: str) -> str:
+    """The error that the notebook ends with; what its traceback shows of the cell is not in it."""
+    with pytest.raises(CellExecutionError) as error:
+        executed(**parameters)
+    return f"{error.value.ename}: {error.value.evalue}"
+
+
 def shown(notebook: Any) -> str:
     """All that its cells show."""
     texts = []
@@ -79,10 +87,20 @@ def test_it_walks_through_a_day_that_has_little(tmp_path):
     assert "no impression is on record, so there is no CTR" in text
 
 
-def test_a_day_that_is_not_there_is_said(tmp_path):
+@pytest.mark.parametrize("further", [{}, {"ORG": ORG, "NAMESPACE": "a"}])
+def test_a_day_that_is_not_there_is_said(further, tmp_path):
     warehouse = warehouse_of(Days({"a": [Surface("b", 9, 0.5)]}, history_days=0), tmp_path)
-    with pytest.raises(CellExecutionError, match="the warehouse has no such day"):
-        executed(WAREHOUSE=str(warehouse), DAY="2020-01-01")
+    error = refused(WAREHOUSE=str(warehouse), DAY="2020-01-01", **further)
+    assert error.startswith("LookupError: the warehouse has no such day")
+
+
+@pytest.mark.parametrize("wrong", [{"NAMESPACE": "shopeu"}, {"ORG": "0"}, {"ORG": "0", "DAY": ""}])
+def test_of_a_mistyped_namespace_or_organisation_it_is_said_which_there_are(wrong, tmp_path):
+    warehouse = warehouse_of(replace(SHOPS, history_days=0), tmp_path)
+    error = refused(**{"WAREHOUSE": str(warehouse), "DAY": str(DAY)} | wrong)
+    assert error.startswith("LookupError: on 2026-11-23 there is nothing of ORG = ")
+    for namespace in SHOPS.surfaces:
+        assert f"ORG = {ORG!r}, NAMESPACE = {namespace!r}" in error
 
 
 def test_it_is_committed_without_what_a_run_left():
