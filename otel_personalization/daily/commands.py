@@ -170,7 +170,10 @@ def daily(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page of HTML on the last day.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a page of HTML on the last day; - is standard output."
+        ),
     ] = None,
     outcomes: Annotated[
         list[Path] | None,
@@ -241,6 +244,11 @@ def daily(
     failure = None
     try:  # what is wrong with a command is a failed run, too
         _check_inputs(traces, outcomes or ())
+        if order.report == order.log == STDIN:
+            raise typer.BadParameter(
+                "- is standard output, where log lines go: add --log none, or --log FILE",
+                param_hint="--report",
+            )
         try:
             check_target(warehouse)
         except WarehouseError as error:

@@ -47,6 +47,7 @@ class Order:
     spark: bool
     pushgateway: str | None
     report: Path | None
+    """``-`` is standard output; None for no page."""
     outcomes: Sequence[Path]
     """Files of what became of served items; none where it is not known."""
     log: Path | None
@@ -321,9 +322,14 @@ def _publish(order: Order, warehouse: Warehouse, tables: DayTables, telling: Tel
             for table in (PERSONALIZATION_DAILY, SOURCES_DAILY)
         }
         page = render(tables, history, made_at=datetime.now(timezone.utc))
-        with whole_file(order.report) as stream:
-            assert stream is not None
-            stream.write(page)
+        if order.report == STDIN:
+            with writing("standard output"):
+                sys.stdout.buffer.write(page.encode())  # whatever the terminal's encoding is
+                sys.stdout.flush()
+        else:
+            with whole_file(order.report) as stream:
+                assert stream is not None
+                stream.write(page)
         telling.note(f"report: {order.report}")
     if order.pushgateway is not None:
         from otel_personalization.daily.publish import push  # noqa: PLC0415  # HTTP

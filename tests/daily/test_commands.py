@@ -223,6 +223,22 @@ def test_the_report_is_a_whole_page_on_the_last_day():
     assert "report.html" in result.stderr
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_report_goes_to_standard_output_if_that_is_asked_for(encoding, folder):
+    order = ("--day", DAY, "--traces", file_of(trace(surface="größe")), "--log", "lines.ndjson")
+    done = subprocess.run(
+        [sys.executable, "-m", "otel_personalization", "daily", *map(str, order), "--report", "-"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    page = done.stdout.decode("utf-8")
+    assert page.startswith("<!")
+    assert page.rstrip().endswith("</html>")
+    assert "größe" in page
+    assert not (folder / "-").exists()
+
+
 def test_the_overlap_of_the_day_before_is_in_the_lines_where_that_day_is_in_the_warehouse():
     lines = [
         trace(decision_id=f"{day} {user}", ts=f"{day}T10:00:00Z", user_hash=str(user))
@@ -401,14 +417,19 @@ def test_a_full_disk_is_said_of_the_file_that_was_asked_for(option):
     assert "/dev/full: No space left on device; make room there" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["snapshot", "daily"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("snapshot", "--to", "snapshots", "--from"),
+        ("daily", "--traces"),
+        ("daily", "--log", "none", "--report", "-", "--traces"),
+    ],
+)
 def test_a_full_disk_under_standard_output_is_said(command):
-    file = file_of(trace())
-    options = {"snapshot": ["--from", file, "--to", "snapshots"], "daily": ["--traces", file]}
+    order = (*command, file_of(trace()), "--day", DAY)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "otel_personalization", command, "--day", str(DAY)]
-            + [str(option) for option in options[command]],
+            [sys.executable, "-m", "otel_personalization", *map(str, order)],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -472,6 +493,7 @@ def test_days_that_are_done_are_told_before_one_that_fails():
         ),
         (["--traces", "-", "--outcomes", "-"], "standard input, which is read once"),
         (["--traces", "-", "--traces", "-"], "standard input, which is read once"),
+        (["--traces", SAMPLE, "--report", "-"], "where log lines go: add --log none"),
     ],
 )
 def test_a_wrong_command_ends_with_2_before_anything_is_read(arguments, said, folder):
