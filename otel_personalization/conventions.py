@@ -159,7 +159,8 @@ REASON_REQUESTED_ITEMS = Counter(
     "reason_requested_items",
     "recsys.reason_requested_items",
     "{item}",
-    "Served items of decisions that asked for reasons.",
+    "Served items of decisions whose caller did not decline reasons "
+    "(extras.include_reasons is not false).",
 )
 COLD_START_ITEMS = Counter(
     "cold_start_items", "recsys.cold_start_impressions", "{item}", "Served cold-start items."

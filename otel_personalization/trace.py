@@ -52,9 +52,9 @@ class Decision(NamedTuple):
     served_items: int
     personalized_items: int
     reason_items: int
-    """Served items with a non-blank reason, where the caller asked for reasons."""
+    """Served items with a non-blank reason, unless the caller declined reasons."""
     reason_requested_items: int
-    """Served items, where the caller asked for reasons."""
+    """Served items, unless the caller declined reasons: `extras.include_reasons` is not false."""
     cold_start_items: int
     candidates: dict[str, int]
     """Number of candidates by source. A source that took part and found none is there with 0."""

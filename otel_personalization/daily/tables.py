@@ -133,7 +133,11 @@ _VOLUMES: Final = (
     ),
     _count("personalized_items", "served items marked as personalised"),
     _count("reason_items", "served items with a surfaced reason"),
-    _count("reason_requested_items", "served items of decisions that asked for reasons"),
+    _count(
+        "reason_requested_items",
+        "served items of decisions whose caller did not decline reasons "
+        "(extras.include_reasons is not false)",
+    ),
     _count("cold_start_items", "served cold-start items"),
 )
 _RATES: Final = (

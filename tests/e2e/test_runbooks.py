@@ -23,6 +23,7 @@ from examples.stack.servers import TOOLS, Prometheus
 from otel_personalization import PersonalizationHook, conventions
 from otel_personalization.conventions import COUNTERS, Counter, Gauge
 from otel_personalization.daily.warehouse import open_warehouse
+from otel_personalization.trace import Decision, read_decision
 from tests.daily.days import day_tables
 from tests.e2e.postgres import postgres
 from tests.runbooks import queries
@@ -192,6 +193,36 @@ def test_sql_over_the_traces_gives_rows(database, query):
     (example,) = database.run("SELECT decision_id FROM rec_decisions LIMIT 1")
     text = re.sub(r"decision_id = '[^']*'", f"decision_id = '{uuid.UUID(example)}'", query.text)
     assert database.run(text)
+
+
+def test_sql_about_reasons_counts_the_decisions_that_the_hook_counts():
+    """Where a trace does not say whether reasons are wanted, they are: only false declines them."""
+    said: list[dict[str, object]] = [{}, {"include_reasons": True}, {"include_reasons": False}]
+    said += [{"include_reasons": None}, {"include_reasons": "false"}]
+    about = {"namespace": "shop_eu", "surface": "home"}
+    items = [{"item_id": "a", "reasons": ["personalization"]}, {"item_id": "b"}]
+    decisions = [
+        about | {"decision_id": uuid.UUID(int=n), "ts": "now", "final_items": items, "extras": one}
+        for n, one in enumerate(said)
+    ]
+    requested = [
+        decision.reason_requested_items
+        for decision in map(read_decision, decisions)
+        if isinstance(decision, Decision)
+    ]
+    assert requested == [2, 2, 0, 2, 2]
+    with postgres() as database:
+        database.store(decisions)
+        told = {
+            query.name: database.run(query.text)
+            for query in OF_TRACES
+            if "include_reasons" in query.text
+        }
+    assert {name: row.split("|")[1:] for name, (row,) in told.items()} == {
+        "PersonalizationDrop-3": ["8", "4"],
+        "ReasonCoverageLow-1": ["5", "0.800", "2"],
+        "RequestedReasonCoverageLow-1": ["", "8", "4", str(uuid.UUID(int=0))],
+    }
 
 
 @pytest.mark.parametrize("query", OF_THE_JOB, ids=lambda query: query.name)
