@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from docs import tables
 from otel_personalization.cli import app
-from otel_personalization.conventions import DECISION_LOG_FIELDS
+from otel_personalization.conventions import DECISION_LOG_FIELDS, ENVIRONMENT_PREFIX
 from otel_personalization.settings import resolve
 from tests.conftest import DATA
 from tests.otlp_receiver import receiving
@@ -129,14 +129,17 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_every_setting_is_explained_in_the_guide():
     guide = "".join(page.read_text() for page in (REPOSITORY / "docs" / "guide").glob("*.md"))
-    for name in vars(resolve(environment={})):
-        assert re.search(rf"{name}|{name.upper()}", guide), name
+    for name in vars(resolve(environment={})):  # most are words of English, too
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        assert re.search(rf"`{name}`|\b{name}=|\b{variable}\b", guide), name
 
 
 @pytest.mark.parametrize(
     "commands", [block for block in blocks("sh") if not re.match("make|pip", block.values[0])]
 )
-def test_commands_run(commands, service):
+def test_every_sh_block_of_the_pages_ends_with_0(commands, service):
+    (service / "tests").mkdir()
+    (service / "tests" / "data").symlink_to(DATA)
     for name in ("traces.ndjson.gz", "traces.ndjson"):
         (service / name).write_bytes((DATA / "traces.ndjson.gz").read_bytes())
     (service / "answers.ndjson").write_bytes((DATA / "responses.ndjson.gz").read_bytes())
