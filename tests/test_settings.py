@@ -30,7 +30,7 @@ DEFAULTS = Settings(
 )
 
 
-def test_defaults():
+def test_what_is_not_set_or_blank_has_its_default():
     assert resolve(environment={}) == DEFAULTS
     blank = {f"OTEL_PERSONALIZATION_{name.upper()}": " " for name in vars(DEFAULTS)}
     assert resolve(environment=blank) == DEFAULTS

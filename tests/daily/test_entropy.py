@@ -94,7 +94,7 @@ def test_a_billion_items_are_as_precise_as_few():
     assert found.corrected == pytest.approx(found.observed, abs=1e-6)
 
 
-def test_known_values():
+def test_small_cases_are_those_counted_by_hand():
     assert of_counts([5]) == Entropy(0.0, 0.0, None, None, 1.0, 1.0, False)
     assert of_counts([1]).sample_coverage == 0.0
     assert of_counts([1]).corrected == 0.0

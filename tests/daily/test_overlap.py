@@ -278,7 +278,7 @@ def test_the_variance_is_the_jackknife_s_less_what_pairs_count_twice():
     )
 
 
-def test_known_values():
+def test_small_cases_are_those_counted_by_hand():
     pair = overlap_of(arrow([["a", "b", "c"], ["b", "c", "d"]]), 3)
     assert pair == Overlap(2, 1, 0.5, None, None, None, 0.0, 0.0)
     assert overlap_of(arrow([["a", "b"], ["b", "a"]]), 2).identical_share == 1.0

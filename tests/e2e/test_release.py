@@ -65,7 +65,7 @@ def test_the_source_distribution_holds_what_the_tests_need(built: Path) -> None:
     assert names >= tracked() - left_out
 
 
-def test_an_index_would_take_them(built: Path) -> None:
+def test_twine_accepts_the_wheel_and_the_sdist(built: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir())],
         capture_output=True,
