@@ -68,7 +68,7 @@ class Night:
         ]
         table = Table(box=SIMPLE, header_style="bold", padding=(0, 2, 0, 0))
         table.add_column("namespace / surface")
-        for column in ("personalised", "lists compared", "overlap (95 %)", "brands, as if equal"):
+        for column in ("personalised", "lists compared", "overlap (95 %)", "effective brands"):
             table.add_column(column, justify="right")
         for row in rows:
             table.add_row(

@@ -302,7 +302,7 @@ def test_a_number_of_brands_that_is_not_reliable_is_not_among_the_figures_read_f
     reliable, said
 ):
     page = Page(report(replace(ONE, reliable=reliable)))
-    assert re.search(f"brands, effectively {said} served items", " ".join(page.text.split()))
+    assert re.search(f"effective brands {said} served items", " ".join(page.text.split()))
 
 
 def test_thirty_surfaces_are_capped_in_plots_and_all_in_tables():

@@ -234,7 +234,7 @@ def headline(name: str, today: Sequence[Row], before: Sequence[Row], day: date) 
         ("requested coverage", percent(number(row, "requested_reason_coverage_rate"))),
         ("reason coverage", percent(number(row, "reason_coverage_rate"))),
         ("highest overlap", TOO_FEW if most is None else f"{most[0]:.2f}, {place(most[1])}"),
-        ("brands, effectively", count(brands) if is_reliable else NOT_RELIABLE),
+        ("effective brands", count(brands) if is_reliable else NOT_RELIABLE),
         ("served items", count(number(row, "served_items"))),
         ("decisions", count(number(row, "decisions"))),
         ("users", count(number(row, "users"))),
