@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, Final
@@ -76,21 +76,13 @@ class PostgresLines:
             in PGPASSWORD or in a password file.
         day: UTC date of their ``ts``.
         org_id: of which organisation; ``unknown`` is those without one, None all.
-        progress: called now and then with how many rows have been read.
     """
 
-    def __init__(
-        self,
-        url: str,
-        day: date,
-        org_id: str | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
+    def __init__(self, url: str, day: date, org_id: str | None = None) -> None:
         self.problems = Problems()
         self.day = day
         self._url = url
         self._org_id = org_id
-        self._progress = progress
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Lines`."""
@@ -105,8 +97,6 @@ class PostgresLines:
                 count += read
                 del rows, block
                 yield batch
-                if self._progress is not None:
-                    self._progress(count)
 
     def place_of(self, ordinal: int) -> tuple[str, int]:
         """See `Lines`; the table, and which of the rows that were read."""

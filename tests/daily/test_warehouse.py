@@ -93,19 +93,6 @@ def test_days_are_read_from_the_first_to_the_last(warehouse):
     assert warehouse.read(SOURCES_DAILY, ORG, DAY, DAY_BEFORE).num_rows == 0
 
 
-def test_the_last_day_is_the_newest_of_the_organisation_that_has_rows(warehouse):
-    assert warehouse.last_day(ORG) is None
-    for tables in (
-        day_tables(),
-        day_tables(DAY_BEFORE),
-        day_tables(DAY + timedelta(1), "other"),
-        day_tables(DAY + timedelta(2), places=[]),
-    ):
-        warehouse.replace(tables)
-    assert warehouse.last_day(ORG) == DAY
-    assert warehouse.last_day("other") == DAY + timedelta(1)
-
-
 def test_a_day_without_rows_replaces_one_that_had_some(warehouse):
     warehouse.replace(day_tables())
     warehouse.replace(day_tables(places=[]))
@@ -517,9 +504,8 @@ def test_a_file_that_is_damaged_or_another_one_is_named(folder):
                 warehouse.read(PERSONALIZATION_DAILY, ORG, DAY, DAY)
             assert str(raised.value) == problem
         file.write_bytes(file.read_bytes()[:-9])
-        for read in (warehouse.last_day, lambda org: contents(warehouse, org)):
-            with pytest.raises(WarehouseError, match=r"A damaged file goes when its day is run"):
-                read(ORG)
+        with pytest.raises(WarehouseError, match=r"A damaged file goes when its day is run"):
+            contents(warehouse)
         warehouse.replace(day_tables())
         assert contents(warehouse) == rows_of(day_tables())
 

@@ -35,7 +35,6 @@ from tests.daily.test_warehouse import (  # noqa: F401  # they run here with the
     test_a_second_run_changes_nothing,
     test_days_are_read_from_the_first_to_the_last,
     test_rows_that_are_gone_go_and_other_days_and_organisations_stay,
-    test_the_last_day_is_the_newest_of_the_organisation_that_has_rows,
     test_what_was_replaced_is_read_in_the_order_of_its_keys,
     test_what_was_stored_is_there_when_it_is_opened_again,
     test_whatever_the_names_and_figures_are_they_come_back,
@@ -359,7 +358,7 @@ def test_a_password_is_percent_encoded_and_is_in_no_error(guarded, caplog):
         with psycopg.connect(guarded.replace("PASSWORD", "a%2Fb%40c%20d")) as other:
             other.execute(f"DROP TABLE {DAILY}")
         with pytest.raises(WarehouseError, match=r"refused: relation .* does not exist") as raised:
-            warehouse.last_day(ORG)
+            warehouse.read(PERSONALIZATION_DAILY, ORG, DAY, DAY)
     shown = [str(raised.value)]
     for password in ("wrong-secret", "a%2Fb%40c%20wrong-secret", "a/b@c wrong-secret", "%"):
         with (

@@ -64,14 +64,6 @@ class Warehouse(ABC):
         return rows.sort_by([(column.name, "ascending") for column in table.key])
 
     @abstractmethod
-    def last_day(self, org_id: str) -> date | None:
-        """The newest day that an organisation has rows of; None if it has none.
-
-        Raises:
-            WarehouseError: it could not be read.
-        """
-
-    @abstractmethod
     def _replace(self, day: date, org_id: str, rows: Mapping[Table, pa.Table]) -> None: ...
 
     @abstractmethod

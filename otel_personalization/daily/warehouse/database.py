@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from otel_personalization.daily.tables import (
-    PERSONALIZATION_DAILY,
     TABLES,
     Column,
     Kind,
@@ -57,16 +56,6 @@ class Database(Warehouse):
                 with self._transaction():  # in which another run may have been first
                     for statement in self._missing():
                         self._run(statement)
-
-    def last_day(self, org_id: str) -> date | None:
-        """See `Warehouse`."""
-        table = PERSONALIZATION_DAILY
-        with self._telling():
-            ((newest,),) = self._run(
-                f"SELECT max(day) FROM {name_of(table)} WHERE org_id = {self._parameter}",
-                (org_id,),
-            )
-        return newest if isinstance(newest, date) else None
 
     def _replace(self, day: date, org_id: str, rows: Mapping[Table, pa.Table]) -> None:
         parameter = self._parameter

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from otel_personalization.daily.files import day_of, locked, sync
-from otel_personalization.daily.tables import PERSONALIZATION_DAILY, Table, arrow_schema
+from otel_personalization.daily.tables import Table, arrow_schema
 from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseError, one_line
 
 
@@ -34,18 +34,6 @@ class Folder(Warehouse):
         """See `Warehouse`."""
         with self._telling():
             self._folder.mkdir(parents=True, exist_ok=True)
-
-    def last_day(self, org_id: str) -> date | None:
-        """See `Warehouse`."""
-        with self._telling():
-            return max(
-                (
-                    day
-                    for day, file in self._files(PERSONALIZATION_DAILY, org_id)
-                    if pq.read_metadata(file).num_rows
-                ),
-                default=None,
-            )
 
     def _replace(self, day: date, org_id: str, rows: Mapping[Table, pa.Table]) -> None:
         with locked(self._folder / ".lock"):  # one run at a time
