@@ -29,8 +29,12 @@ _SHUTDOWN: Final = "lifespan.shutdown"
 class FlushAtShutdown:
     """An ASGI application that flushes counters and log lines when the one within has shut down.
 
-    Those of the whole process, whoever counts. The application within need not know of the lifespan
-    protocol; what it does with it is passed on as it is.
+    Those of the whole process, whoever counts. The shutdown waits 2.5 s for it at most. The
+    application within need not know of the lifespan protocol; what it does with it is passed on as
+    it is.
+
+    Args:
+        app: the application within.
     """
 
     def __init__(self, app: Application) -> None:

@@ -95,6 +95,7 @@ class DecisionLog:
 
     Raises:
         OSError: the file cannot be opened.
+        ValueError: its path has a NUL, which no path can have.
     """
 
     def __init__(self, settings: Settings, totals: Totals) -> None:
@@ -326,14 +327,22 @@ class _Writer:
         return item
 
     def _take(self, item: Entry | threading.Event | None) -> int:
-        """Have it in hand; returns of which batch it is."""
+        """Note that the thread has taken this from the queue.
+
+        Returns:
+            The batch that it belongs to; see `_batch`.
+        """
         with self._lock:
             if isinstance(item, Entry):
                 self._in_hand += item.lines
             return self._batch
 
     def _is_done_with(self, lines: int, batch: int) -> bool:
-        """Have them in hand no more. False where they were given up, and counted, before."""
+        """Note that the thread has done with lines: they are written, or lost.
+
+        Returns:
+            False where the batch was given up meanwhile: they are counted as dropped already.
+        """
         self._is_stalled = False
         with self._lock:
             if batch != self._batch:

@@ -1,4 +1,5 @@
-"""The finalisation hook: reads a trace, stamps, counts and logs it. It raises nothing.
+"""The finalisation hook: reads a trace, stamps, counts and logs it. It raises nothing but under
+``debug``.
 
 For hosts that call it themselves, rather than have a function wrapped by the instrumentor::
 
@@ -135,6 +136,9 @@ class PersonalizationHook:
 
         Args:
             trace: a decision trace or a response body: a mapping, or an object with attributes.
+
+        Raises:
+            Exception: an error inside this library, and only under ``debug``.
         """
         try:
             decision = read_decision(trace, self._stages)
@@ -181,6 +185,9 @@ class PersonalizationHook:
                 error.
             namespace: as in the traces.
             surface: as in the traces.
+
+        Raises:
+            Exception: what is counted as an internal error, and only under ``debug``.
         """
         self._record_outcomes(namespace, surface, impressions=count)
 
@@ -194,7 +201,7 @@ class PersonalizationHook:
         To be called before a ``provider.shutdown()`` of one's own. At exit a handler of ours does.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: seconds to wait at most; log lines get a third of them.
 
         Returns:
             Whether it was done in time; False, too, where there is no SDK to do it. Only a provider
@@ -210,6 +217,12 @@ class PersonalizationHook:
 
         Lines that cannot be written in time are given up, and counted as dropped. What is recorded
         later is counted and logged all the same, as far as the process lives to tell it.
+
+        Args:
+            timeout: seconds to wait at most; log lines get a third of them.
+
+        Returns:
+            Whether no line was given up, and the counters were exported in time, as `flush` has it.
         """
         until = monotonic() + timeout
         written = self._log is None or self._log.finish(timeout / 3)

@@ -51,7 +51,8 @@ _EXIT_FLUSH_SECONDS = 1.2
 """Time for the flush before the provider's own last one. With it, and with the time for the log
 lines before, it must fit in 5 s at exit, of which the server needs a part."""
 _WORKER_FLUSH_SECONDS = 4.0
-"""The same for a worker of multiprocessing, where no other flush follows."""
+"""Time for the flush at the end of a worker of multiprocessing. It may take longer, since no flush
+of the provider's own follows there."""
 _CREATE_SECONDS = 5.0
 """Creating the instruments takes milliseconds; after this long a lock will never open."""
 

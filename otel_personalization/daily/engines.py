@@ -31,10 +31,11 @@ from otel_personalization.daily.source_events import in_order
 from otel_personalization.daily.sql import text_of
 
 MEMORY_LIMIT: Final = "1500MB"
-"""Of DuckDB; what does not fit is on disk for the time being. Of ten million decisions it does not
-always get on with 1.3 GB: where each belongs is held in memory beside what is counted."""
+"""Most memory that DuckDB may take for counting; what does not fit goes to temporary files. With
+1.3 GB a day of ten million decisions failed at times: which cell each decision belongs to has to
+stay in memory, beside the counts."""
 MEMORY_AFTERWARDS: Final = "300MB"
-"""Of DuckDB, once its part is done: the rest of 2 GiB is for what is made of it."""
+"""The same once the counts are made: the rest of 2 GiB is for what is computed of them."""
 BATCH_ROWS: Final = 100_000
 
 

@@ -23,13 +23,14 @@ from otel_personalization.daily.arrays import Integers, Numbers, added_up, first
 from otel_personalization.daily.tables import CONFIDENCE
 
 MAX_RARE_SHARE: Final = 0.03
-"""An entropy is not called reliable where a larger share of items is of values that one group of
-users alone was served, and a larger one, too, of values that just two groups were.
+"""An entropy is not reliable if two shares of items both exceed this: of items whose value was
+served to exactly one group of users, and of items whose value was served to exactly two.
 
-Of values of one group the estimate makes what it adds. Where rare values are many, samples with few
-of them are those with a low estimate, and to choose by them would be to choose by the estimate;
-values of two groups have next to nothing to do with it. Where values are equally likely, it is the
-first that have nothing to do with it, while the second are many long after all values were seen."""
+Both are large where many values are missing, and a limit on one alone would not do. What is missing
+is estimated from values of one group: so where rare values are many, a sample with few of them has
+a low estimate, and a limit on the first share would pass just those samples whose estimate is too
+low. The second share hardly depends on the estimate; but where values are equally likely it stays
+large long after all of them were seen. There it is the first that does not depend on it."""
 MAX_LONE_SHARE: Final = 0.1
 """Share of items, of values that one group of users alone was served, above which an entropy is
 not called reliable whatever two groups were served."""

@@ -68,8 +68,8 @@ MEMORY_LIMIT: Final = "500MB"
 MIN_GROUPS: Final = 30
 """Groups of users under which there is no interval."""
 MIN_EITHER: Final = 10
-"""There is none either unless so many groups have a click, and so many an impression without: fewer
-say too little of how groups differ."""
+"""For an interval at least so many groups must have a click, and at least so many an impression
+that was not clicked: fewer say too little of how groups differ."""
 MIN_USERS: Final = 30
 """Of an experiment, under which it is not tested how they were split."""
 MIN_EXPECTED: Final = 5
