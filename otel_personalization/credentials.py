@@ -3,11 +3,13 @@
 ::
 
     without_credentials(f"{url} does not answer", url)  # https://host/ does not answer
+    may_hold_password("postgresql:/me:secret@host/db")  # so it is not shown as a file's name
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from urllib.parse import unquote
 
 
@@ -18,6 +20,19 @@ def credentials_of(url: str) -> str:
     as it is is none the less found.
     """
     return (url.partition("://")[2] or url).rpartition("@")[0]
+
+
+def is_postgresql(place: str) -> bool:
+    """Whether it is the URL of a PostgreSQL."""
+    return re.match(r"postgres(ql)?://", place, re.IGNORECASE) is not None
+
+
+def may_hold_password(place: str) -> bool:
+    """Whether what is to be a path is a URL, whatever its scheme, or names a password.
+
+    Of the slashes after a scheme one is enough: of a `Path` there is but one.
+    """
+    return re.match(r"[^/]*:/|.*password\s*=", place, re.IGNORECASE | re.DOTALL) is not None
 
 
 def without_credentials(text: str, url: str) -> str:

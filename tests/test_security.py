@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,7 @@ def test_an_organisation_is_a_value(name):
     "url",
     [
         f"postgresql://bob:{SECRET}@127.0.0.1:1/db",
+        f"PostgreSQL://bob:{SECRET}@127.0.0.1:1/db",
         f"postgresql://127.0.0.1:1/db?user=bob&password={SECRET}",
         f"postgresql://bob:{SECRET}@[::1/db",
         f"http://bob:{SECRET}@127.0.0.1:1",
@@ -240,7 +242,7 @@ def test_no_command_shows_a_password(url, monkeypatch):
     day = ("daily", "--day", DAY, "--traces", traces)
     commands = (
         [("snapshot", "--from", url, "--day", DAY, "--to", "s"), (*day, "--warehouse", url)]
-        if url.startswith("postgresql")
+        if url.lower().startswith("postgresql")
         else [
             ("replay", "--otlp", url, traces),
             (*day, "--pushgateway", url),
@@ -252,3 +254,48 @@ def test_no_command_shows_a_password(url, monkeypatch):
         assert result.exit_code not in (0, 3), (command, result.output)
         assert SECRET not in result.output, command
         assert "Traceback" not in result.output, command
+
+
+POSTGRESQL = [
+    f"postgresql://bob:{SECRET}@127.0.0.1:1/db",
+    f"POSTGRES://bob:{SECRET}@127.0.0.1:1/db",
+]
+NO_PATHS = [
+    f"postgresql+psycopg://bob:{SECRET}@127.0.0.1:1/db",
+    f"jdbc:postgresql://127.0.0.1:1/db?user=bob&password={SECRET}",
+    f" 'postgres:/bob:{SECRET}@127.0.0.1:1/db'",
+    f"host=127.0.0.1 port=1 user=bob PASSWORD = {SECRET}",
+    f"http://bob:{SECRET}@127.0.0.1:1/report.html",
+    f"s3://bob:{SECRET}@bucket/day",
+]
+
+
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        *(("--from", place) for place in NO_PATHS),
+        *product(("--to", "--traces", "--outcomes", "--report", "--log"), [*POSTGRESQL, *NO_PATHS]),
+    ],
+)
+def test_what_is_no_path_is_a_wrong_command_that_shows_no_password(option, place, folder):
+    traces = file_of(trace("a"))
+    options = (
+        {"--from": traces, "--to": "snapshots"}
+        if option in ("--from", "--to")
+        else {"--traces": traces}
+    )
+    command = "snapshot" if "--to" in options else "daily"
+    result = run(command, "--day", DAY, *chain(*(options | {option: place}).items()))
+    assert result.exit_code == 2, result.output
+    assert SECRET not in result.output
+    assert f"Invalid value for {option}: it takes" in " ".join(result.output.split())
+    assert [path.name for path in folder.iterdir()] == [traces.name]
+
+
+def test_a_path_may_have_a_colon_and_an_at_sign():
+    traces = file_of(trace("a"))
+    for name in ("10:30.ndjson", "bob:word@host", "a/s3:/b.ndjson"):
+        place = Path(name).absolute()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(traces.read_bytes())
+        assert run("snapshot", "--day", DAY, "--to", "s", "--from", place).exit_code == 0

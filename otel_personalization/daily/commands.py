@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -28,6 +28,7 @@ from otel_personalization.console import (
     writing,
 )
 from otel_personalization.conventions import ENVIRONMENT_PREFIX
+from otel_personalization.credentials import is_postgresql, may_hold_password
 from otel_personalization.ndjson import STDIN
 from otel_personalization.settings import resolve
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 FIRST_DAY: Final = date(1000, 1, 1)
 LAST_DAY: Final = date(9998, 12, 31)
 """So that there are days of history before each, of four digits, and one after it."""
-POSTGRES: Final = ("postgresql://", "postgres://")
 
 
 class EngineName(str, Enum):
@@ -93,7 +93,13 @@ def snapshot(
       3  some lines were not counted; they are told by file and line
     """  # noqa: D301  # the character, which keeps lines apart
     days = _days(day, from_day, to_day)
-    is_database = any(_is_database(place) for place in source)
+    is_database = any(map(is_postgresql, source))
+    _check_paths(
+        "--from",
+        "files, or postgresql://USER@HOST/DATABASE",
+        [place for place in source if not is_postgresql(place)],
+    )
+    _check_paths("--to", "a folder", [to])
     with _needed("daily"):
         from otel_personalization.daily import lines as sources  # noqa: PLC0415
         from otel_personalization.daily import manifest as manifests  # noqa: PLC0415
@@ -222,7 +228,7 @@ def daily(
 
         if pushgateway is not None:
             from otel_personalization.daily.publish import push_run  # noqa: PLC0415  # HTTP
-        if _is_database(warehouse):
+        if is_postgresql(warehouse):
             import psycopg  # noqa: F401, PLC0415  # not missed once files are read
         if report is not None:
             import otel_personalization.daily.report  # noqa: F401, PLC0415  # nor once a day is stored
@@ -243,6 +249,14 @@ def daily(
     succeeded = False
     failure = None
     try:  # what is wrong with a command is a failed run, too
+        _check_paths(
+            "--traces",
+            "files, or a folder of snapshots, which snapshot makes of PostgreSQL",
+            traces,
+        )
+        _check_paths("--outcomes", "files", outcomes or ())
+        _check_paths("--report", "- or a file", [report or ""])
+        _check_paths("--log", "-, none or a file", [log])
         _check_inputs(traces, outcomes or ())
         if order.report == order.log == STDIN:
             raise typer.BadParameter(
@@ -308,6 +322,15 @@ def _days(day: datetime | None, from_day: datetime | None, to_day: datetime | No
     return [first.date() + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
+def _check_paths(option: str, takes: str, places: Iterable[Path | str]) -> None:
+    """Whether they can be paths. What is none is not repeated: it may hold a password."""
+    if any(may_hold_password(str(place)) for place in places):
+        raise typer.BadParameter(
+            f"it takes {takes}; this is none, and is not shown: it may hold a password",
+            param_hint=option,
+        )
+
+
 def _check_inputs(traces: Sequence[Path], outcomes: Sequence[Path]) -> None:
     """Whether they can be read together."""
     folders = [path for path in traces if path != STDIN and path.is_dir()]
@@ -327,10 +350,6 @@ def _stages() -> frozenset[str]:
     """Those of the service's setting, so that counters and tables know the same sources."""
     name = f"{ENVIRONMENT_PREFIX}STAGES"
     return resolve(environment={name: os.environ.get(name, "")}).stages
-
-
-def _is_database(place: str) -> bool:
-    return place.startswith(POSTGRES)
 
 
 def _tell_problems(problems: Problems) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from otel_personalization.credentials import credentials_of
+from otel_personalization.credentials import credentials_of, is_postgresql
 from otel_personalization.errors import RemediedError
 
 CONNECT_SECONDS: Final = 10
@@ -38,6 +38,9 @@ class PostgresUrl:
     """
 
     def __init__(self, url: str) -> None:
+        if is_postgresql(url):  # whose scheme libpq knows in small letters only
+            scheme, separator, rest = url.partition("://")
+            url = scheme.lower() + separator + rest
         parameters = _parameters(url)
         if parameters is None:
             raise UnreadableUrlError(

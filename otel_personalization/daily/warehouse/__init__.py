@@ -28,6 +28,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from otel_personalization.credentials import is_postgresql
 from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseError
 from otel_personalization.daily.warehouse.duckdb_file import check_name, open_file
 from otel_personalization.daily.warehouse.parquet import Folder
@@ -82,7 +83,7 @@ class _Kind(Enum):
 
 
 def _kind_of(target: str) -> _Kind:
-    if re.match(r"postgres(ql)?://", target):
+    if is_postgresql(target):
         return _Kind.POSTGRESQL
     if scheme := re.match(r"\w[\w+.-]*:", target):  # the rest may hold a password
         raise WarehouseError(f"{scheme[0]}... is no warehouse; {_TARGETS}")
