@@ -16,6 +16,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -141,7 +142,8 @@ class DuckDB(Engine):
 
     def __init__(self, manifests: Sequence[Manifest], org_id: str) -> None:
         self._exit = ExitStack()
-        self._manifests = manifests
+        # A relative path that begins with a folder such as file: or s3: is read as a URL.
+        self._manifests = [replace(one, partition=one.partition.absolute()) for one in manifests]
         self._org_id = org_id
 
     def __enter__(self) -> Self:

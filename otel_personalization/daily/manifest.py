@@ -186,7 +186,7 @@ def check(manifest: Manifest) -> None:
     if checksum != manifest.sha256:
         raise SnapshotError(f"{manifest.data} is not what was written (SHA-256)", remedy)
     try:
-        schema = pq.read_schema(manifest.data)
+        schema = pq.read_schema(manifest.data.absolute())
     except (pa.ArrowException, OSError):
         raise SnapshotError(f"{manifest.data} is no Parquet file", remedy) from None
     if differences := _differences(schema):

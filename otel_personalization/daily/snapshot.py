@@ -160,8 +160,8 @@ class _DayFile:
         self._organisations: Counter[str] = Counter()
         # Of what is in lists nobody asks for the smallest and the largest.
         flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        self._writer = pq.ParquetWriter(
-            path, schema, compression=COMPRESSION, write_statistics=flat
+        self._writer = pq.ParquetWriter(  # of a relative path, a folder s3: would be a scheme
+            path.absolute(), schema, compression=COMPRESSION, write_statistics=flat
         )
 
     def add(self, batch: pa.RecordBatch) -> None:

@@ -129,6 +129,15 @@ def test_a_folder_may_have_any_name_and_gives_the_same_rows(name, folder):
         assert rows == rows_of(table.qualified_name, Path("a1.duckdb"))
 
 
+@pytest.mark.parametrize("name", ["s3:", "file:", "http:"])
+def test_a_folder_that_is_called_as_a_scheme_is_a_folder(name):
+    result = run("snapshot", "--from", SAMPLE, "--to", name)
+    assert result.exit_code == 0, result.output
+    assert days_of(Path(name)) == DAYS
+    daily("--day", DAY, "--traces", name, "--log", "none")
+    assert rows_of("analytics.personalization_daily")
+
+
 @pytest.mark.parametrize("name", ["org_id=o2", "surface=zz", "item_id=zz"])
 def test_temporary_files_may_be_in_a_folder_of_any_name(name, folder, monkeypatch):
     (folder / name).mkdir()
