@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from otel_personalization.ndjson import STDIN, Problem
+from otel_personalization.ndjson import Problem
 
 FAILED: Final = 1
 """Exit code: a file could not be read, or a server did not answer."""
@@ -170,7 +170,7 @@ def _umask() -> int:
 
 
 @contextmanager
-def progress_of(files: list[Path]) -> Iterator[Callable[[Path, int], None] | None]:
+def progress_of(files: Sequence[Path]) -> Iterator[Callable[[Path, int], None] | None]:
     """A progress bar on a terminal, and none elsewhere."""
     if not sys.stderr.isatty():
         yield None
@@ -183,7 +183,7 @@ def progress_of(files: list[Path]) -> Iterator[Callable[[Path, int], None] | Non
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks = {
-            file: bar.add_task(str(file), total=None if file == STDIN else file.stat().st_size)
+            file: bar.add_task(str(file), total=file.stat().st_size if file.is_file() else None)
             for file in files
         }
         yield lambda file, position: bar.update(tasks[file], completed=position)

@@ -112,6 +112,10 @@ def snapshot(
     if org is not None and not is_database:
         raise typer.BadParameter("it takes PostgreSQL; daily has --org, too", param_hint="--org")
     files = [] if is_database else [Path(place) for place in source]
+    try:
+        _check_lines("--from", files)
+    except OSError as error:
+        fail(told(error))
     empty: list[str] = []
     is_partial = False
     with progress_of(files) as progress, working() as (tell, stop):
@@ -268,7 +272,7 @@ def daily(
         except WarehouseError as error:
             raise typer.BadParameter(str(error), param_hint="--warehouse") from None
         with ExitStack() as stack:
-            with progress_of([path for path in traces if path.is_file()]) as progress:
+            with progress_of([path for path in traces if not path.is_dir()]) as progress:
                 stored = stack.enter_context(
                     night.stored(traces, order.needed_days, progress, _stages())
                 )
@@ -331,14 +335,36 @@ def _check_paths(option: str, takes: str, places: Iterable[Path | str]) -> None:
         )
 
 
+def _check_lines(option: str, files: Iterable[Path]) -> None:
+    """Whether they can be files of lines."""
+    from otel_personalization.daily.files import is_parquet  # noqa: PLC0415  # not on Windows
+
+    for file in files:
+        if is_parquet(file):
+            raise typer.BadParameter(
+                f"{file} is Parquet, and no lines of JSON; snapshots are read by daily: give the "
+                "folder of snapshots as its --traces",
+                param_hint=option,
+            )
+
+
 def _check_inputs(traces: Sequence[Path], outcomes: Sequence[Path]) -> None:
-    """Whether they can be read together."""
+    """Whether they can be read, and together."""
+    from otel_personalization.daily.files import day_of  # noqa: PLC0415  # as above
+
+    _check_lines("--traces", traces)
     folders = [path for path in traces if path != STDIN and path.is_dir()]
     if folders and len(traces) > 1:
         raise typer.BadParameter(
             f"{folders[0]} is a folder: give one folder of snapshots, or files",
             param_hint="--traces",
         )
+    for folder in folders:
+        if day_of(folder) is not None and not any(folder.glob("day=*")):
+            raise typer.BadParameter(
+                f"{folder} is of one day: give the folder of snapshots, {folder.parent}",
+                param_hint="--traces",
+            )
     if [*traces, *outcomes].count(STDIN) > 1:
         raise typer.BadParameter(
             "- is standard input, which is read once: give a file for the other",

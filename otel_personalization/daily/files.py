@@ -1,4 +1,4 @@
-"""Files that outlast a killed run, and that two runs do not write at once; folders of days."""
+"""Files that outlast a killed run, and that two runs do not write at once; what files are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
+
+from otel_personalization.ndjson import STDIN
 
 
 @contextmanager
@@ -42,3 +44,15 @@ def day_of(folder: Path) -> date | None:
         if folder.name == f"day={day}":  # and not day=20261121, which some Pythons read
             return day
     return None
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its content; what can be read but once, as a pipe, is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path == STDIN or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PAR1"

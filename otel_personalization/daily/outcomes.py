@@ -44,12 +44,13 @@ import pyarrow.parquet as pq
 from scipy.special import chdtrc, expit, logit, stdtrit
 
 from otel_personalization.daily.arrays import Integers, Numbers
+from otel_personalization.daily.files import is_parquet
 from otel_personalization.daily.lines import NO_JSON, FileLines, Problems
 from otel_personalization.daily.rollup import ByCell, Cells
 from otel_personalization.daily.sql import text_of
 from otel_personalization.daily.tables import CONFIDENCE, NONE, OutcomeQuality
 from otel_personalization.errors import RemediedError
-from otel_personalization.ndjson import STDIN, Problem
+from otel_personalization.ndjson import Problem
 
 TYPES: Final = ("impression", "click", "add", "purchase")
 """Of outcomes. What was added and purchased is counted, and in no rate."""
@@ -113,7 +114,7 @@ def read_outcomes(files: Sequence[Path], data: Path) -> Outcomes:
         OSError: a file cannot be opened, read or written.
         OutcomesError: a Parquet file is damaged, or has not the columns.
     """
-    tables = {file: _is_parquet(file) for file in files}
+    tables = {file: is_parquet(file) for file in files}
     lines = FileLines([file for file in files if not tables[file]])
     counts: Counter[str] = Counter()
 
@@ -147,13 +148,6 @@ def read_outcomes(files: Sequence[Path], data: Path) -> Outcomes:
 
 _WORDS: Final = {NO_JSON: "no JSON", NO_IDS: "no decision_id, or no item_id"}
 _TOLD_CHARACTERS: Final = 64
-
-
-def _is_parquet(file: Path) -> bool:
-    if file == STDIN:
-        return False
-    with file.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
 
 
 def _row_of(file: Path, row: int) -> tuple[str, int]:

@@ -11,12 +11,14 @@ import sys
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
+from otel_personalization import ndjson
 from otel_personalization.cli import app
 from otel_personalization.daily import manifest as manifests
 from otel_personalization.daily import night, snapshot
@@ -479,6 +481,35 @@ def test_a_full_disk_under_snapshots_is_said_of_their_folder():
     assert "otel-personalization: snapshots: File too large; make room there" in done.stderr
 
 
+# --- what files are ---------------------------------------------------------------------------
+
+
+def test_a_part_of_a_folder_of_snapshots_is_refused_and_the_folder_is_asked_for():
+    run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    data = read_manifest(Path("snapshots"), DAY).data
+    for command in (
+        ("snapshot", "--from", data, "--to", "others"),
+        ("daily", "--day", DAY, "--traces", data),
+        ("daily", "--day", DAY, "--traces", data.parent),
+    ):
+        result = run(*command)
+        assert result.exit_code == 2, result.output
+        assert "give the folder of snapshots" in " ".join(result.output.replace("│", " ").split())
+        assert len(result.output.splitlines()) < 10
+    assert not Path("others").exists()
+
+
+def test_outcomes_may_come_through_a_pipe():
+    """Which can be read but once: what looks into it first would take lines away."""
+    reader, writer = os.pipe()
+    outcome = {"decision_id": "d", "item_id": "a", "type": "impression"}
+    with os.fdopen(writer, "w") as stream:
+        stream.write(json.dumps(outcome) + "\n")
+    daily("--day", DAY, "--traces", file_of(trace()), "--outcomes", f"/dev/fd/{reader}")
+    os.close(reader)
+    assert rows_of("experiments.blend_weights_daily")[0]["impressions"] == 1
+
+
 def test_days_that_are_done_are_told_before_one_that_fails():
     run("snapshot", "--from", SAMPLE, "--to", "snapshots")
     data = read_manifest(Path("snapshots"), DAY).data
@@ -619,13 +650,8 @@ def test_files_need_no_opentelemetry_and_no_client_of_a_database(folder):
         subprocess.run([sys.executable, "-c", program, *command], check=True)
 
 
-def test_nothing_shows_progress_but_a_terminal(folder):
-    command = [
-        *(sys.executable, "-m", "otel_personalization", "daily", "--day", str(DAY)),
-        *("--traces", str(SAMPLE), "--log", "none"),
-    ]
-    piped = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "\x1b" not in piped.stderr + piped.stdout
+def on_terminal(command: list[str]) -> tuple[int, bytes]:
+    """Exit code, and what is on the terminal."""
     own, other = pty.openpty()
     with subprocess.Popen(command, stdin=other, stdout=other, stderr=other) as process:
         os.close(other)
@@ -639,5 +665,35 @@ def test_nothing_shows_progress_but_a_terminal(folder):
                 break
             seen += part
     os.close(own)
-    assert process.returncode == 0, seen
+    return process.returncode, seen
+
+
+def test_nothing_shows_progress_but_a_terminal(folder):
+    command = [
+        *(sys.executable, "-m", "otel_personalization", "daily", "--day", str(DAY)),
+        *("--traces", str(SAMPLE), "--log", "none"),
+    ]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "\x1b" not in piped.stderr + piped.stdout
+    code, seen = on_terminal(command)
+    assert code == 0, seen
     assert f"{DAY}: ".encode() in seen
+
+
+def test_a_terminal_shows_of_a_pipe_how_much_was_read_and_of_a_missing_file_its_name(folder):
+    """More than a block, after which progress is told."""
+    op = [sys.executable, "-m", "otel_personalization"]
+    os.mkfifo("pipe")
+    text = trace(padding="x" * (ndjson.BLOCK_BYTES // 2)) + "\n"
+    feeding = Thread(target=lambda: Path("pipe").write_text(3 * text), daemon=True)
+    feeding.start()
+    code, seen = on_terminal([*op, "daily", "--day", str(DAY), "--traces", "pipe"])
+    assert code == 0, seen
+    feeding.join()
+    for command in (
+        ["snapshot", "--from", "gone", "--to", "snapshots"],
+        ["daily", "--day", str(DAY), "--traces", "gone"],
+    ):
+        code, seen = on_terminal([*op, *command])
+        assert code == 1
+        assert b"otel-personalization: gone: No such file or directory" in seen
