@@ -76,9 +76,9 @@ def writing(asked: Path | str, *unfinished: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # One of a full disk names no file, and others may be of files that are read meanwhile.
-        is_full = error.filename is None and error.errno in _FULL
-        if not is_full and str(error.filename) not in names:
+        # Those name no file, and others that name none may be of files that are read meanwhile.
+        is_of_writing = error.filename is None and error.errno in (*_FULL, errno.EPIPE)
+        if not is_of_writing and str(error.filename) not in names:
             raise
         raise _unwritable(error, asked) from None
 
@@ -89,6 +89,9 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def _unwritable(error: OSError, asked: Path | str) -> OSError:
     if error.errno in _FULL:
         remedy = "make room there, or name another place, and run it again"
+    elif error.errno == errno.EPIPE:
+        said = "what read it has ended; write to a file, and run it again"
+        return OSError(error.errno, said, str(asked))
     elif error.errno == errno.ENOENT:
         remedy = f"make the folder {Path(asked).parent}, and run it again"
     else:
@@ -104,7 +107,7 @@ def printing() -> Iterator[None]:
         with writing("standard output"):
             yield
     except OSError as error:
-        if error.filename is None:  # such as that of a reader who went away
+        if error.filename is None or error.errno == errno.EPIPE:  # of a reader who went away
             raise
         fail(told(error))
 

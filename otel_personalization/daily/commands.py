@@ -131,7 +131,7 @@ def snapshot(
                 with writing(to):
                     written = snapshots.write(lines, to, wanted, stages=_stages())
             except snapshots.EmptyDayError as error:
-                empty.append(str(error))
+                empty.append(f"of organisation {org} {error}" if org is not None else str(error))
                 written = dict(error.manifests)
             except (manifests.SnapshotError, sources.SourceError) as error:
                 stop()
@@ -266,6 +266,11 @@ def daily(
             raise typer.BadParameter(
                 "- is standard output, where log lines go: add --log none, or --log FILE",
                 param_hint="--report",
+            )
+        if sys.stdout is None and STDIN in (order.log, order.report):
+            raise typer.BadParameter(
+                "standard output is closed: write to a file",
+                param_hint="--log" if order.log == STDIN else "--report",
             )
         try:
             check_target(warehouse)

@@ -124,7 +124,8 @@ def stored(
     lines = FileLines(traces, progress)
     with tempfile.TemporaryDirectory(prefix="personalization-") as folder:
         try:
-            write(lines, Path(folder), days, stages=stages)
+            with writing(_temporary()):
+                write(lines, Path(folder), days, stages=stages)
         except EmptyDayError:
             pass  # it is told of the days that are asked for
         except (SnapshotError, SourceError) as error:
@@ -154,7 +155,8 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
         outcomes = None
         if order.outcomes:
             tell("outcomes")
-            outcomes = read_outcomes(order.outcomes, Path(scratch) / "outcomes.parquet")
+            with writing(_temporary()):
+                outcomes = read_outcomes(order.outcomes, Path(scratch) / "outcomes.parquet")
             outcome.is_partial |= bool(outcomes.problems.counts)
             telling.uncounted(outcomes.problems)
             if not outcomes.count:
@@ -188,6 +190,10 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
                 _log(order, warehouse, last)
             _publish(order, warehouse, last, telling)
     return outcome
+
+
+def _temporary() -> str:
+    return f"the folder of temporary files {tempfile.gettempdir()} (TMPDIR)"
 
 
 @contextmanager

@@ -337,12 +337,24 @@ def _remove_others(partition: Path, current: str | None) -> None:
 def _workplace(folder: Path) -> Iterator[Path]:
     """A folder for files that are not complete. It is locked for as long as its process lives."""
     with ExitStack() as stack:
-        with locked(folder / _LOCK):
+        with ExitStack() as beginning:
+            with _named(folder):
+                beginning.enter_context(locked(folder / _LOCK))
             _remove_left_over(folder)
-            workplace = Path(mkdtemp(prefix=_WORKPLACE, dir=folder))
-            stack.callback(shutil.rmtree, workplace, ignore_errors=True)
-            stack.enter_context(locked(workplace / _LOCK))
+            with _named(folder):
+                workplace = Path(mkdtemp(prefix=_WORKPLACE, dir=folder))
+                stack.callback(shutil.rmtree, workplace, ignore_errors=True)
+                stack.enter_context(locked(workplace / _LOCK))
         yield workplace
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Errors name the folder, not what is to be made in it, which nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 def _remove_left_over(folder: Path) -> None:

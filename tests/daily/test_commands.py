@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import tempfile
 from datetime import date, timedelta
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import pytest
@@ -23,6 +26,7 @@ from otel_personalization.cli import app
 from otel_personalization.daily import manifest as manifests
 from otel_personalization.daily import night, snapshot
 from otel_personalization.daily.manifest import read_manifest
+from otel_personalization.daily.postgres_lines import PostgresLines
 from otel_personalization.daily.tables import TABLES
 from tests.conftest import DATA
 from tests.daily import oracle
@@ -464,21 +468,99 @@ def test_of_a_folder_that_is_missing_the_file_is_named_that_was_asked_for(option
     assert "the folder pages, and run it again" in result.stderr
 
 
-def test_a_full_disk_under_snapshots_is_said_of_their_folder():
-    """Of the size that a file may have there is no room left, as of a disk."""
+def with_files_of(most_bytes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command where no file may be larger: there is no room left, as on a disk that is full."""
     program = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most_bytes}, {most_bytes}));"
         "from otel_personalization.__main__ import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "snapshot", "--from", str(SAMPLE), "--to", "snapshots"],
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_full_disk_under_snapshots_is_said_of_their_folder():
+    done = with_files_of(0, "snapshot", "--from", SAMPLE, "--to", "snapshots")
     assert done.returncode == 1
     assert "otel-personalization: snapshots: File too large; make room there" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--traces", "--outcomes"])
+def test_a_full_disk_under_temporary_files_is_said_of_their_folder(option):
+    outcomes = file_of(
+        *(
+            json.dumps({"decision_id": str(uuid4()), "item_id": "a", "type": "click"})
+            for _ in range(2_000)
+        ),
+        name="outcomes.ndjson",
+    )
+    run("snapshot", "--from", file_of(trace()), "--to", "snapshots")
+    inputs = {"--traces": "snapshots"} | {option: SAMPLE if option == "--traces" else outcomes}
+    done = with_files_of(4_096, "daily", "--day", DAY, *chain(*inputs.items()))
+    assert done.returncode == 1
+    said = f"folder of temporary files {tempfile.gettempdir()} (TMPDIR): File too large; make room"
+    assert said in done.stderr
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_named_as_it_was_given(monkeypatch):
+    def refuse(prefix: str, dir: Path) -> str:  # noqa: A002  # as it is called
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{dir}/{prefix}x")
+
+    monkeypatch.setattr(snapshot, "mkdtemp", refuse)
+    result = run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    assert result.exit_code == 1
+    assert "otel-personalization: snapshots: Permission denied; see that it may be written" in (
+        result.stderr
+    )
+
+
+# --- standard output --------------------------------------------------------------------------
+
+
+OF_TWO_DAYS = ("daily", "--from-day", DAYS[3], "--to-day", DAY, "--traces", SAMPLE)
+TO_STDOUT = [(), ("--log", "none", "--report", "-")]
+
+
+@pytest.mark.parametrize("options", TO_STDOUT)
+def test_a_reader_who_went_away_is_told_of_where_days_are_computed_for_it(options):
+    """Else nobody would know that there are days that are not computed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "otel_personalization", *map(str, (*OF_TWO_DAYS, *options))],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "otel-personalization: standard output: what read it has ended; write to a file, and run "
+        "it again"
+    )
+
+
+@pytest.mark.parametrize("options", TO_STDOUT)
+def test_where_standard_output_is_closed_that_is_a_wrong_command(options, folder):
+    def closed(*options: str) -> subprocess.CompletedProcess[str]:
+        command = (sys.executable, "-m", "otel_personalization", *map(str, OF_TWO_DAYS))
+        return subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *command, *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    done = closed(*options)
+    assert done.returncode == 2, done.stderr
+    assert "standard output is closed: write to a file" in done.stderr
+    assert list(folder.iterdir()) == []
+    assert closed("--log", "none").returncode == 0
 
 
 # --- what files are ---------------------------------------------------------------------------
@@ -508,6 +590,14 @@ def test_outcomes_may_come_through_a_pipe():
     daily("--day", DAY, "--traces", file_of(trace()), "--outcomes", f"/dev/fd/{reader}")
     os.close(reader)
     assert rows_of("experiments.blend_weights_daily")[0]["impressions"] == 1
+
+
+def test_an_organisation_of_which_postgresql_has_nothing_is_named(monkeypatch):
+    monkeypatch.setattr(PostgresLines, "batches", lambda _self: iter(()))
+    source = ("snapshot", "--from", "postgresql://localhost/x", "--to", "snapshots", "--day", DAY)
+    result = run(*source, "--org", "absent")
+    assert result.exit_code == 2
+    assert f"of organisation absent there is no decision of {DAY} in the input" in result.stderr
 
 
 def test_days_that_are_done_are_told_before_one_that_fails():
