@@ -29,6 +29,7 @@ from otel_personalization.console import (
 )
 from otel_personalization.conventions import ENVIRONMENT_PREFIX
 from otel_personalization.credentials import is_postgresql, may_hold_password
+from otel_personalization.daily.signals import ended_by_signals
 from otel_personalization.ndjson import STDIN
 from otel_personalization.settings import resolve
 
@@ -61,6 +62,7 @@ _ToDay = Annotated[
 ]
 
 
+@ended_by_signals()
 def snapshot(
     *,
     source: Annotated[
@@ -149,6 +151,7 @@ def snapshot(
     raise typer.Exit(NO_TRACES if empty else SOME_NOT_COUNTED if is_partial else 0)
 
 
+@ended_by_signals()
 def daily(
     *,
     traces: Annotated[

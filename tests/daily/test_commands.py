@@ -7,10 +7,12 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler
 from itertools import chain
 from pathlib import Path
 from threading import Thread
@@ -23,8 +25,8 @@ from typer.testing import CliRunner, Result
 
 from otel_personalization import ndjson
 from otel_personalization.cli import app
+from otel_personalization.daily import commands, night, snapshot
 from otel_personalization.daily import manifest as manifests
-from otel_personalization.daily import night, snapshot
 from otel_personalization.daily.manifest import read_manifest
 from otel_personalization.daily.postgres_lines import PostgresLines
 from otel_personalization.daily.tables import TABLES
@@ -33,6 +35,7 @@ from tests.daily import oracle
 from tests.daily.comparison import differences_of_rows
 from tests.daily.snapshots import days_of
 from tests.daily.test_job import lines_of
+from tests.loopback import serving
 
 SAMPLE = DATA / "traces.ndjson.gz"
 DAY = date(2026, 11, 23)
@@ -787,3 +790,100 @@ def test_a_terminal_shows_of_a_pipe_how_much_was_read_and_of_a_missing_file_its_
         code, seen = on_terminal([*op, *command])
         assert code == 1
         assert b"otel-personalization: gone: No such file or directory" in seen
+
+
+# --- signals ----------------------------------------------------------------------------------
+
+
+def ended(
+    folder: Path, patch: str, *arguments: object
+) -> tuple[subprocess.CompletedProcess[str], list[Path]]:
+    """A process of a command in which something was replaced, and the temporary files it left.
+
+    Args:
+        folder: of its temporary files, which is made.
+        patch: says what is replaced; ``stop`` of it sends a signal to the process.
+        arguments: the command.
+    """
+    program = (
+        "import os, signal\n"
+        "from otel_personalization.daily import night, snapshot\n"
+        "def stop(number): os.kill(os.getpid(), number)\n"
+        f"{patch}\n"
+        "from otel_personalization.__main__ import main; main()"
+    )
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, list(folder.iterdir())
+
+
+def test_a_job_that_sigterm_ends_leaves_no_traces_behind_and_pushes_that_it_failed(folder):
+    """Its temporary files have hashes of users, and the gauge would still say that all is well."""
+    pushed = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            path, body = self.path, self.rfile.read(int(self.headers["Content-Length"]))
+            pushed.append((path, body.decode().splitlines()))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    order = ("daily", "--day", DAY, "--traces", file_of(trace()), "--log", "none")
+    with serving(Gateway) as url:
+        # Twice, as `timeout` sends it: the second comes while the first is being obeyed.
+        done, left = ended(
+            folder / "temporary",
+            "def compute(*_, **__):\n"
+            "    try: stop(signal.SIGTERM)\n"
+            "    finally: stop(signal.SIGTERM)\n"
+            "night.compute = compute",
+            *(*order, "--pushgateway", url),
+        )
+    assert (done.returncode, done.stderr, left) == (128 + signal.SIGTERM, "", [])
+    ((path, lines),) = pushed
+    assert path.endswith("/job/personalization_daily_run")
+    assert "personalization_daily_last_run_success 0.0" in lines
+
+
+def test_a_snapshot_that_sigterm_ends_leaves_nothing_unfinished(folder):
+    done, left = ended(
+        folder / "temporary",
+        "snapshot.checksum_of = lambda _: stop(signal.SIGTERM)",
+        *("snapshot", "--from", file_of(trace()), "--to", "snapshots"),
+    )
+    assert (done.returncode, done.stderr, left) == (128 + signal.SIGTERM, "", [])
+    assert [path.name for path in Path("snapshots").iterdir()] == [".lock"]
+
+
+def test_a_command_gives_back_the_handler_that_it_found(monkeypatch):
+    """Whoever calls it in a process of its own, as `spark-submit` does, may have one."""
+    before = signal.getsignal(signal.SIGTERM)
+    file = file_of(trace())
+    assert run("snapshot", "--from", file, "--to", "snapshots").exit_code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    seen = []
+
+    def theirs(number: int, _frame: object) -> None:
+        seen.append(number)
+
+    def stages() -> frozenset[str]:
+        signal.raise_signal(signal.SIGTERM)
+        return frozenset()
+
+    monkeypatch.setattr(commands, "_stages", stages)
+    signal.signal(signal.SIGTERM, theirs)
+    try:
+        assert run("snapshot", "--from", file, "--to", "snapshots").exit_code == 0
+        assert signal.getsignal(signal.SIGTERM) is theirs
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
