@@ -32,6 +32,6 @@ Data flows one way, and a module imports only from those above it in this list::
     publish.py         figures -> Pushgateway
     report/            rows -> one HTML file
     night.py           a run of all of that
-    signals.py         SIGTERM ends a command as an exit does
+    signals.py         SIGTERM and Ctrl-C end a command as an exit does
     commands.py        ``snapshot`` and ``daily`` on the command line
 """

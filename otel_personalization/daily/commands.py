@@ -29,7 +29,7 @@ from otel_personalization.console import (
 )
 from otel_personalization.conventions import ENVIRONMENT_PREFIX
 from otel_personalization.credentials import is_postgresql, may_hold_password
-from otel_personalization.daily.signals import ended_by_signals
+from otel_personalization.daily.signals import ended_by_signals, no_error_of_a_signal
 from otel_personalization.ndjson import STDIN
 from otel_personalization.settings import resolve
 
@@ -130,7 +130,7 @@ def snapshot(
             if is_database:
                 tell(f"snapshot of {', '.join(map(str, wanted or ()))}")
             try:
-                with writing(to):
+                with writing(to), no_error_of_a_signal():
                     written = snapshots.write(lines, to, wanted, stages=_stages())
             except snapshots.EmptyDayError as error:
                 empty.append(f"of organisation {org} {error}" if org is not None else str(error))
@@ -279,7 +279,7 @@ def daily(
             check_target(warehouse)
         except WarehouseError as error:
             raise typer.BadParameter(str(error), param_hint="--warehouse") from None
-        with ExitStack() as stack:
+        with no_error_of_a_signal(), ExitStack() as stack:
             with progress_of([path for path in traces if not path.is_dir()]) as progress:
                 stored = stack.enter_context(
                     night.stored(traces, order.needed_days, progress, _stages())

@@ -854,6 +854,34 @@ def test_a_job_that_sigterm_ends_leaves_no_traces_behind_and_pushes_that_it_fail
     assert "personalization_daily_last_run_success 0.0" in lines
 
 
+# While a statement runs, and of what it reads; see `engines.DuckDB` for what becomes of that.
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RuntimeError('Query interrupted')",
+        "duckdb.IOException('IO Error: interrupted system call')",
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["snapshot", "daily"])
+def test_what_duckdb_makes_of_a_signal_is_no_error(command, number, error, folder):
+    file = file_of(trace())
+    replaced = {"snapshot": "snapshot.checksum_of", "daily": "night.compute"}[command]
+    done, left = ended(
+        folder / "temporary",
+        "import duckdb\n"
+        "def interrupted(*_, **__):\n"
+        f"    try: stop({number})\n"
+        f"    except BaseException: raise {error} from None\n"
+        f"{replaced} = interrupted",
+        *{
+            "snapshot": ("snapshot", "--from", file, "--to", "snapshots"),
+            "daily": ("daily", "--day", DAY, "--traces", file, "--log", "none"),
+        }[command],
+    )
+    assert (done.returncode, done.stderr, left) == (128 + number, "", [])
+
+
 def test_a_snapshot_that_sigterm_ends_leaves_nothing_unfinished(folder):
     done, left = ended(
         folder / "temporary",
