@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
+from io import StringIO
 from pathlib import Path
 
 from otel_personalization.console import whole_file, writing
@@ -31,6 +32,7 @@ from otel_personalization.daily.tables import (
 )
 from otel_personalization.daily.warehouse import Warehouse, WarehouseError, open_warehouse
 from otel_personalization.ndjson import STDIN
+from otel_personalization.outputs import output_for
 
 
 class NightError(Exception):
@@ -310,8 +312,17 @@ def _log(order: Order, warehouse: Warehouse, tables: DayTables) -> None:
             write_lines(tables, sys.stdout, previous)
             sys.stdout.flush()
     else:
-        with writing(order.log), order.log.open("a", encoding="ascii") as stream:
-            write_lines(tables, stream, previous)
+        lines = StringIO()
+        write_lines(tables, lines, previous)
+        file = order.log.absolute()  # never the name of a stream, such as stdout
+        with writing(order.log, file):
+            output = output_for(str(file))
+            assert output is not None
+            with closing(output):
+                # Whole lines: the next run would write on after half a one.
+                done = output.write(lines.getvalue().encode("ascii").splitlines(keepends=True))
+            if done.error is not None:
+                raise done.error
 
 
 def _publish(order: Order, warehouse: Warehouse, tables: DayTables, telling: Telling) -> None:

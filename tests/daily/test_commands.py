@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pty
+import resource
 import shutil
 import signal
 import subprocess
@@ -459,6 +460,35 @@ def test_a_full_disk_under_standard_output_is_said(command):
         "otel-personalization: standard output: No space left on device; make room there, or name "
         "another place, and run it again"
     )
+
+
+@pytest.mark.parametrize("room", [10, 600])
+def test_a_full_disk_leaves_whole_lines_in_the_log_and_the_next_run_adds_to_them(room, monkeypatch):
+    """Of the size that a file may have there is no room left, as of a disk."""
+    traces = file_of(*(trace(surface=f"s{n}", decision_id=str(n)) for n in range(3)))
+    order = ("--day", DAY, "--traces", traces, "--log", "lines.ndjson")
+    daily(*order)
+    file = Path("lines.ndjson")
+    whole = file.read_text("ascii")
+    write, limits = night._log, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def log(*of: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + room, limits[1]))
+        try:
+            write(*of)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(night, "_log", log)
+        result = daily(*order, exit_code=1)
+    assert "otel-personalization: lines.ndjson: File too large; make room there" in result.stderr
+    left = file.read_text("ascii")
+    assert left.startswith(whole)
+    assert left.endswith("}\n")
+    daily(*order)
+    surfaces = [json.loads(line)["surface"] for line in file.read_text("ascii").splitlines()]
+    assert surfaces[-3:] == surfaces[:3] == ["s0", "s1", "s2"]
 
 
 @pytest.mark.parametrize("option", ["--report", "--log"])
