@@ -21,7 +21,7 @@ MAX_WRITE_BYTES: Final = getattr(select, "PIPE_BUF", 512)
 _STANDARD: Final = (1, 2)
 
 
-class Outcome(NamedTuple):
+class Written(NamedTuple):
     """What became of lines."""
 
     lost: int
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 class Output(Protocol):
     """Takes lines, from one thread."""
 
-    def write(self, lines: Sequence[bytes]) -> Outcome:
+    def write(self, lines: Sequence[bytes]) -> Written:
         """Write lines, each with its newline. It may take as long as whoever reads them."""
 
     def close(self) -> None:
@@ -71,18 +71,18 @@ class _Descriptor:
         self._torn_in = 0
         """Process in which a write ended within a line: what follows begins a new one."""
 
-    def write(self, lines: Sequence[bytes]) -> Outcome:
+    def write(self, lines: Sequence[bytes]) -> Written:
         if self._torn_in == os.getpid():
             _, error = self._write_bytes(b"\n")
             if error is not None:
-                return Outcome(len(lines), error)
+                return Written(len(lines), error)
         self._torn_in = 0
         data = b"".join(lines)
         written, error = self._write_bytes(data)
         rest_of_line = written - (data.rfind(b"\n", 0, written) + 1)
         if rest_of_line and not self._take_back(rest_of_line):
             self._torn_in = os.getpid()
-        return Outcome(len(lines) - data.count(b"\n", 0, written), error)
+        return Written(len(lines) - data.count(b"\n", 0, written), error)
 
     def close(self) -> None:
         return
@@ -115,10 +115,10 @@ class _Own(_Descriptor):
         super().__init__(descriptor)
         self._file = os.fstat(descriptor)
 
-    def write(self, lines: Sequence[bytes]) -> Outcome:
+    def write(self, lines: Sequence[bytes]) -> Written:
         if not self._is_ours():
             error = OSError(errno.EBADF, "somebody closed the descriptor of these lines")
-            return Outcome(len(lines), error)
+            return Written(len(lines), error)
         return super().write(lines)
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class _File(_Own):
         self._path = path
         super().__init__(self._open())
 
-    def write(self, lines: Sequence[bytes]) -> Outcome:
+    def write(self, lines: Sequence[bytes]) -> Written:
         try:
             if not self._is_current():
                 # Asked first: a new one may be given the number of one that somebody closed.
@@ -150,7 +150,7 @@ class _File(_Own):
                 if is_ours:
                     os.close(old)
         except OSError as error:
-            return Outcome(len(lines), error)
+            return Written(len(lines), error)
         return super().write(lines)
 
     def _take_back(self, size: int) -> bool:
@@ -188,13 +188,13 @@ class _Stream:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    def write(self, lines: Sequence[bytes]) -> Outcome:
+    def write(self, lines: Sequence[bytes]) -> Written:
         try:
             self._stream.write(b"".join(lines).decode())
             self._stream.flush()
         except Exception as error:
-            return Outcome(len(lines), error)
-        return Outcome(0, None)
+            return Written(len(lines), error)
+        return Written(0, None)
 
     def close(self) -> None:
         return

@@ -103,9 +103,9 @@ def snapshot(
     )
     _check_paths("--to", "a folder", [to])
     with _needed("daily"):
-        from otel_personalization.daily import lines as sources  # noqa: PLC0415
-        from otel_personalization.daily import manifest as manifests  # noqa: PLC0415
-        from otel_personalization.daily import snapshot as snapshots  # noqa: PLC0415
+        from otel_personalization.daily.lines import FileLines, Lines, SourceError  # noqa: PLC0415
+        from otel_personalization.daily.manifest import SnapshotError  # noqa: PLC0415
+        from otel_personalization.daily.snapshot import EmptyDayError, write  # noqa: PLC0415
 
         if is_database:
             from otel_personalization.daily.postgres_lines import PostgresLines  # noqa: PLC0415
@@ -121,21 +121,21 @@ def snapshot(
     empty: list[str] = []
     is_partial = False
     with progress_of(files) as progress, working() as (tell, stop):
-        inputs: list[tuple[sources.Lines, list[date] | None]] = (
+        inputs: list[tuple[Lines, list[date] | None]] = (
             [(PostgresLines(source[0], of_day, org), [of_day]) for of_day in days]
             if is_database
-            else [(sources.FileLines(files, progress), days or None)]
+            else [(FileLines(files, progress), days or None)]
         )
         for lines, wanted in inputs:
             if is_database:
                 tell(f"snapshot of {', '.join(map(str, wanted or ()))}")
             try:
                 with writing(to), no_error_of_a_signal():
-                    written = snapshots.write(lines, to, wanted, stages=_stages())
-            except snapshots.EmptyDayError as error:
+                    written = write(lines, to, wanted, stages=_stages())
+            except EmptyDayError as error:
                 empty.append(f"of organisation {org} {error}" if org is not None else str(error))
                 written = dict(error.manifests)
-            except (manifests.SnapshotError, sources.SourceError) as error:
+            except (SnapshotError, SourceError) as error:
                 stop()
                 fail(str(error))
             except OSError as error:
@@ -297,8 +297,8 @@ def daily(
             telling = night.Telling(
                 tell, note, uncounted, lambda what: note(f"otel-personalization: {what}")
             )
-            outcome = night.run(order, stored, telling)
-        succeeded = not outcome.is_missing
+            result = night.run(order, stored, telling)
+        succeeded = not result.is_missing
     except night.NightError as error:
         failure = str(error)
         fail(failure)
@@ -314,7 +314,7 @@ def daily(
                 if succeeded:
                     raise typer.Exit(FAILED) from None
     raise typer.Exit(
-        NO_TRACES if outcome.is_missing else SOME_NOT_COUNTED if outcome.is_partial else 0
+        NO_TRACES if result.is_missing else SOME_NOT_COUNTED if result.is_partial else 0
     )
 
 

@@ -50,7 +50,7 @@ class PublishError(Exception):
     """The Pushgateway did not take it: what is wrong, where, and what to do. Shows no password."""
 
 
-def surfaces_of(rows: pa.Table) -> list[dict[str, Any]]:
+def surface_rows(rows: pa.Table) -> list[dict[str, Any]]:
     """The rows of single surfaces, with every cohort and device."""
     of_everybody = pc.and_(pc.equal(rows["cohort"], ALL), pc.equal(rows["device"], ALL))
     found = rows.filter(pc.and_(of_everybody, pc.not_equal(rows["surface"], ALL)))
@@ -102,11 +102,11 @@ def previous_overlap(day_tables: DayTables, day_before: pa.Table) -> dict[Place,
     """
     settings_of = {
         place_of(row): [row[name] for name in OVERLAP_SETTINGS]
-        for row in surfaces_of(day_tables.rows[PERSONALIZATION_DAILY.qualified_name])
+        for row in surface_rows(day_tables.rows[PERSONALIZATION_DAILY.qualified_name])
     }
     return {
         place: overlap
-        for row in surfaces_of(day_before)
+        for row in surface_rows(day_before)
         if (place := place_of(row)) in settings_of
         and settings_of[place] == [row[name] for name in OVERLAP_SETTINGS]
         and (overlap := figures_of(row, None)[CATALOG_OVERLAP]) is not None
@@ -126,7 +126,7 @@ def write_lines(
     Raises:
         OSError: the stream does not take them.
     """
-    for row in surfaces_of(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]):
+    for row in surface_rows(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]):
         place = place_of(row)
         figures = figures_of(row, previous_day_overlap.get(place))
         line = {

@@ -93,7 +93,7 @@ class Telling:
 
 
 @dataclass
-class Outcome:
+class Result:
     """What became of a run."""
 
     is_partial: bool = False
@@ -135,7 +135,7 @@ def stored(
         yield Stored(Path(folder), lines.problems)
 
 
-def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
+def run(order: Order, stored: Stored, telling: Telling) -> Result:
     """Compute the days of an order, each into the warehouse as soon as it is there.
 
     Args:
@@ -148,10 +148,10 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
             before it are in the warehouse.
         OSError: a file could not be read or written.
     """
-    outcome = Outcome()
+    result = Result()
     tell = telling.doing
     if stored.problems is not None:
-        outcome.is_partial |= bool(stored.problems.counts)
+        result.is_partial |= bool(stored.problems.counts)
         telling.uncounted(stored.problems)
     with tempfile.TemporaryDirectory(prefix="personalization-") as scratch, _told():
         outcomes = None
@@ -159,7 +159,7 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
             tell("outcomes")
             with writing(_temporary()):
                 outcomes = read_outcomes(order.outcomes, Path(scratch) / "outcomes.parquet")
-            outcome.is_partial |= bool(outcomes.problems.counts)
+            result.is_partial |= bool(outcomes.problems.counts)
             telling.uncounted(outcomes.problems)
             if not outcomes.count:
                 telling.note("no outcome could be read: there is no click-through rate")
@@ -171,10 +171,10 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
             if day in manifests and org_id in manifests[day].organisations:
                 there.append(day)
             else:
-                outcome.is_missing = True
+                result.is_missing = True
                 telling.missing(_missing(day, order, stored, manifests))
         if not there:
-            return outcome
+            return result
         with open_warehouse(order.warehouse) as warehouse:
             for day in there:
                 last = _computed(order, order.run_of(day, org_id), stored, outcomes, telling)
@@ -188,10 +188,10 @@ def run(order: Order, stored: Stored, telling: Telling) -> Outcome:
                         f"{day}: none of {outcomes.count:,} outcomes is of a decision of that day; "
                         "a decision_id compares as text"
                     )
-                outcome.is_partial |= _is_partial(last)
+                result.is_partial |= _is_partial(last)
                 _log(order, warehouse, last)
             _publish(order, warehouse, last, telling)
-    return outcome
+    return result
 
 
 def _temporary() -> str:

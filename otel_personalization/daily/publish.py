@@ -49,7 +49,7 @@ from otel_personalization.daily.figures import (
     PublishError,
     figures_of,
     place_of,
-    surfaces_of,
+    surface_rows,
 )
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY, DayTables
 
@@ -88,7 +88,7 @@ def push(url: str, day_tables: DayTables, previous_day_overlap: Mapping[Place, f
     gateway = _Gateway(url)
     key = {DAILY_ORG: day_tables.org_id}
     rows = sorted(
-        surfaces_of(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]),
+        surface_rows(day_tables.rows[PERSONALIZATION_DAILY.qualified_name]),
         key=lambda row: (-row["decisions"], place_of(row)),
     )
     series = [
