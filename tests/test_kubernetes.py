@@ -287,25 +287,24 @@ def cron_job():
     return resource, claim, pods, container
 
 
-def run_at_night(folder, source, **variables):
-    """The script of the CronJob, with files in place of the databases."""
+def at_night(folder, source, **variables):
+    """The script of the CronJob, and its environment, with files in place of the databases."""
     container = cron_job()[-1]
-    return subprocess.run(
-        [*container["command"], *container["args"]],
-        env={
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "SOURCE": str(source),
-            "SOURCE_PASSWORD": "one",
-            "WAREHOUSE": str(folder / "personalization.duckdb"),
-            "WAREHOUSE_PASSWORD": "other",
-            "DATA": str(folder),
-            **variables,
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return [*container["command"], *container["args"]], {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SOURCE": str(source),
+        "SOURCE_PASSWORD": "one",
+        "WAREHOUSE": str(folder / "personalization.duckdb"),
+        "WAREHOUSE_PASSWORD": "other",
+        "DATA": str(folder),
+        **variables,
+    }
+
+
+def run_at_night(folder, source, **variables):
+    """The script, until its end."""
+    script, env = at_night(folder, source, **variables)
+    return subprocess.run(script, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_nightly_job_makes_snapshot_tables_and_report_and_lets_old_snapshots_go(tmp_path):
@@ -316,6 +315,18 @@ def test_the_nightly_job_makes_snapshot_tables_and_report_and_lets_old_snapshots
     assert (done.returncode, "36 decisions" in done.stderr) == (0, True), done.stderr
     assert "<title>" in (tmp_path / "report.html").read_text()
     assert [path.name for path in (tmp_path / "snapshots").glob("day=*")] == ["day=2026-11-21"]
+
+
+def test_a_pod_that_is_stopped_stops_the_command_which_removes_what_it_holds(tmp_path):
+    source = tmp_path / "source"
+    os.mkfifo(source)
+    script, env = at_night(tmp_path, source, DAY="2026-11-21")
+    job = subprocess.Popen(script, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with job, source.open("wb"):  # once the command reads
+        job.terminate()
+        said, _ = job.communicate(timeout=60)  # to the end of the last process that writes there
+    assert (job.returncode, said) == (143, b"")
+    assert list(tmp_path.glob("snapshots/_*")) == []
 
 
 def test_lines_that_are_not_counted_do_not_fail_the_nightly_job(tmp_path):
