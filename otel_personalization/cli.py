@@ -110,7 +110,7 @@ def replay(
       0  every line was counted
       1  a file could not be read, or the OTLP endpoint did not answer
       2  no decision trace is in the input, or the command was wrong
-      3  some lines were not counted; they are told by file and line
+      3  some lines were not counted; they are listed by file and line
     """  # noqa: D301  # the character, which keeps lines apart
     from otel_personalization.replay import replay as count  # noqa: PLC0415  # OpenTelemetry
 

@@ -73,7 +73,7 @@ class Warner:
         self._logger.disabled = False
         try:
             self._logger.warning(
-                message + " Further ones are counted, and not told, for a minute.",
+                message + " Further ones are counted, and not logged, for a minute.",
                 *args,
                 exc_info=exc_info,
             )

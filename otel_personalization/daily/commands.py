@@ -92,7 +92,7 @@ def snapshot(
       0  every line was counted
       1  something could not be read or written
       2  a day has no decision, or the command was wrong
-      3  some lines were not counted; they are told by file and line
+      3  some lines were not counted; they are listed by file and line
     """  # noqa: D301  # the character, which keeps lines apart
     days = _days(day, from_day, to_day)
     is_database = any(map(is_postgresql, source))
