@@ -35,6 +35,7 @@ from otel_personalization.instrumentor import (
 from otel_personalization.metrics import ExactProvider, is_of_an_sdk
 from otel_personalization.settings import (
     AFTER,
+    HOOK_SETTINGS,
     NONE,
     STDERR,
     STDOUT,
@@ -315,11 +316,7 @@ def _log(settings: Settings) -> Iterator[Finding]:
 
 
 def _send(settings_given: Mapping[str, Any], collector: str | None) -> Iterator[Finding]:
-    of_hook = {
-        name: value
-        for name, value in settings_given.items()
-        if name not in ("target", "trace", "when")
-    }
+    of_hook = {name: value for name, value in settings_given.items() if name in HOOK_SETTINGS}
     decision = {
         "decision_id": f"doctor-{os.getpid()}",
         "namespace": DOCTOR_NAMESPACE,

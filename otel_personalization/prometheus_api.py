@@ -123,7 +123,7 @@ class PrometheusApi:
                     else "see that --prometheus is the base URL, without /api; look at its log",
                     error.code,
                 ) from None
-        except (OSError, http.client.HTTPException) as error:  # of the first is URLError
+        except (OSError, http.client.HTTPException) as error:  # URLError is the former
             reason = error.reason if isinstance(error, URLError) else error
             raise PrometheusError(
                 f"Prometheus {self.url} cannot be reached: {reason}",

@@ -242,7 +242,7 @@ class _Gateway:
                 with error:
                     wrong = self._refusal(error)
                 is_final = error.code < 500
-            except (OSError, http.client.HTTPException) as error:  # of the first is URLError
+            except (OSError, http.client.HTTPException) as error:  # URLError is the former
                 reason = error.reason if isinstance(error, URLError) else error
                 wrong = PublishError(
                     f"the Pushgateway {self._url} cannot be reached: {reason}; start it, or see "
