@@ -22,6 +22,7 @@ from scipy.stats import binomtest
 
 from monitoring.prometheus.values import load
 from otel_personalization.daily.report import estimates, plots, render, words
+from otel_personalization.daily.report.days import everybody
 from otel_personalization.daily.report.estimates import Estimate
 from otel_personalization.daily.tables import (
     ALL,
@@ -157,7 +158,7 @@ def test_a_share_of_nothing_has_no_interval():
 def test_the_tables_hold_the_numbers_of_the_warehouse(shops):
     rows = tables_of(SHOPS).rows[PERSONALIZATION_DAILY.qualified_name].to_pylist()
     page = Page(shops)
-    for row in plots.everybody(rows):
+    for row in everybody(rows):
         if row["surface"] != ALL and row["namespace"] == "shop_eu":
             shown = page.row(row["surface"], f"{100 * row['personalized_impression_rate']:.1f} %")
             assert f"{row['served_items']:,}" in shown
@@ -471,7 +472,7 @@ def test_names_from_traces_are_text_whatever_they_look_like(names):
     page = Page(html)
     assert set(page.tags) <= TAGS
     for name in (namespace, surface, variant):
-        assert plots.clean(name).replace("\u00a0", " ") in page.text
+        assert words.clean(name).replace("\u00a0", " ") in page.text
     ids = [value for attribute, value in page.attributes if attribute == "id"]
     assert len(ids) == len(set(ids))
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
@@ -481,7 +482,7 @@ def test_names_from_traces_are_text_whatever_they_look_like(names):
 
 
 def test_what_is_no_text_becomes_the_replacement_character():
-    assert plots.clean("a\ud800b\x00c\u202ed\ne") == "a\ufffdb\ufffdc\ufffdd\ufffde"
+    assert words.clean("a\ud800b\x00c\u202ed\ne") == "a\ufffdb\ufffdc\ufffdd\ufffde"
 
 
 def test_dollars_are_no_formula():
@@ -493,7 +494,7 @@ def test_dollars_are_no_formula():
 def test_a_cut_name_fits_and_begins_as_the_name_does(name, cells):
     cut = plots.short(name, cells)
     assert len(cut) <= cells
-    assert plots.clean(name).startswith(cut.removesuffix("…"))
+    assert words.clean(name).startswith(cut.removesuffix("…"))
 
 
 _ODD: dict[Kind, Any] = {

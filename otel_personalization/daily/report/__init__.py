@@ -9,10 +9,10 @@ beside them::
 The same tables give the same page, to the byte::
 
     estimates.py    intervals, and the difference between two days
-    plots.py        rows of the warehouse -> SVG
-    words.py        figures as words
-    layout.py       what a page is made of
     days.py         the rows by namespace, day and surface
+    words.py        figures, days and names as words
+    plots.py        rows of the warehouse -> SVG
+    layout.py       what a page is made of
     changes.py      what the report says of other days
     parts.py        its parts
     experiments.py  the part on experiments
@@ -35,9 +35,17 @@ import pyarrow as pa
 
 from otel_personalization.daily.report.content import namespace_report
 from otel_personalization.daily.report.days import Days
-from otel_personalization.daily.report.plots import MAX_SHOWN, MONTHS, clean
+from otel_personalization.daily.report.plots import MAX_SHOWN
 from otel_personalization.daily.report.quality import quality_grids
-from otel_personalization.daily.report.words import DOWN, NO_DATA, NOT_RELIABLE, TOO_FEW, UP
+from otel_personalization.daily.report.words import (
+    DOWN,
+    MONTHS,
+    NO_DATA,
+    NOT_RELIABLE,
+    TOO_FEW,
+    UP,
+    clean,
+)
 from otel_personalization.daily.tables import UNKNOWN, DayTables
 
 HISTORY_DAYS: Final = 28

@@ -12,13 +12,13 @@ from otel_personalization.daily.report import estimates
 from otel_personalization.daily.report.days import by_day, surfaces_of
 from otel_personalization.daily.report.estimates import Estimate, Row, interval, number
 from otel_personalization.daily.report.layout import Grid, Headline, Part
-from otel_personalization.daily.report.plots import clean
 from otel_personalization.daily.report.words import (
     DOWN,
     NO_DATA,
     NOT_RELIABLE,
     TOO_FEW,
     UP,
+    clean,
     count,
     decimal,
     percent,

@@ -7,7 +7,7 @@ from otel_personalization.daily.report.days import Days
 from otel_personalization.daily.report.experiments import experiments
 from otel_personalization.daily.report.layout import Namespace
 from otel_personalization.daily.report.parts import coverage, entropy, overlap, share, sources
-from otel_personalization.daily.report.plots import clean
+from otel_personalization.daily.report.words import clean
 from otel_personalization.daily.tables import (
     BLEND_WEIGHTS_DAILY,
     PERSONALIZATION_DAILY,

@@ -8,8 +8,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from otel_personalization.daily.report.estimates import Row
-from otel_personalization.daily.report.plots import busiest, everybody
+from otel_personalization.daily.report.estimates import Row, number
 from otel_personalization.daily.tables import (
     ALL,
     BLEND_WEIGHTS_DAILY,
@@ -92,3 +91,17 @@ def surfaces_of(rows: Sequence[Row]) -> list[str]:
 def rolled_first(row: Row, *names: str) -> tuple[tuple[bool, str], ...]:
     """A key that sorts rows by columns, with `all` first in each."""
     return tuple((row[name] != ALL, row[name]) for name in names)
+
+
+def busiest(rows: Sequence[Row], column: str = "surface") -> list[str]:
+    """Surfaces, or other values, with the most served items over all rows first; not ``all``."""
+    items: dict[str, float] = {}
+    for row in rows:
+        if row[column] != ALL:
+            items[row[column]] = items.get(row[column], 0) + (number(row, "served_items") or 0)
+    return sorted(items, key=lambda name: (-items[name], name))
+
+
+def everybody(rows: Sequence[Row]) -> list[Row]:
+    """The rows of all cohorts and devices together."""
+    return [row for row in rows if row["cohort"] == ALL and row["device"] == ALL]

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from otel_personalization.daily.report import plots
 from otel_personalization.daily.report.changes import SHARE
-from otel_personalization.daily.report.days import surfaces_of
+from otel_personalization.daily.report.days import everybody, surfaces_of
 from otel_personalization.daily.report.estimates import Row, interval, number
 from otel_personalization.daily.report.layout import Grid, Part
-from otel_personalization.daily.report.plots import clean, everybody
 from otel_personalization.daily.report.words import (
     NO_DATA,
     TOO_FEW,
+    clean,
     count,
     decimal,
     fine,

@@ -8,22 +8,18 @@ from typing import Final
 from otel_personalization.conventions import MIN_OVERLAP_USERS
 from otel_personalization.daily.report import plots
 from otel_personalization.daily.report.changes import COVERAGE, REQUESTED_COVERAGE, SHARE
-from otel_personalization.daily.report.days import rolled_first, surfaces_of
+from otel_personalization.daily.report.days import everybody, rolled_first, surfaces_of
 from otel_personalization.daily.report.estimates import Row, interval, number
 from otel_personalization.daily.report.layout import Grid, Part
-from otel_personalization.daily.report.plots import (
-    MAX_SHOWN,
-    OVERLAP_LIMIT,
-    clean,
-    day_name,
-    everybody,
-)
+from otel_personalization.daily.report.plots import MAX_SHOWN, OVERLAP_LIMIT
 from otel_personalization.daily.report.words import (
     DOWN,
     NO_DATA,
     NOT_RELIABLE,
     TOO_FEW,
+    clean,
     count,
+    day_name,
     decimal,
     percent,
     place,

@@ -33,7 +33,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
+from otel_personalization.daily.report.days import busiest, everybody
 from otel_personalization.daily.report.estimates import Row, interval, number
+from otel_personalization.daily.report.words import clean, day_name
 from otel_personalization.daily.tables import ALL, NEW, RETURNING, UNKNOWN
 
 MAX_SHOWN: Final = 12
@@ -46,11 +48,6 @@ COVERAGE_TARGET: Final = 0.8
 """The lower edge of the target band, as on the dashboard."""
 OVERLAP_LIMIT: Final = 0.35
 """Mean overlap above which users are thought to see the same, as the alert has it."""
-
-MONTHS: Final = tuple(
-    "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
-)
-"""By their English names, whatever the locale."""
 
 _WIDTH: Final = 340
 """Points; one is a pixel where the page is 360 pixels wide."""
@@ -140,22 +137,7 @@ _SWATCH: Final = (
 )
 
 
-# --- names and days ---------------------------------------------------------------------------
-
-
-def clean(name: object) -> str:
-    """A name from a trace as one line of text that can stand in a page.
-
-    Control characters, changes of writing direction and surrogates become U+FFFD.
-    """
-    return "".join(
-        "\ufffd" if unicodedata.category(letter) in _NOT_TEXT or letter in _DIRECTIONS else letter
-        for letter in str(name)
-    )
-
-
-_NOT_TEXT: Final = ("Cc", "Cs", "Zl", "Zp")
-_DIRECTIONS: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# --- labels -------------------------------------------------------------------------------------
 
 
 def short(name: object, cells: int = _LABEL_CELLS) -> str:
@@ -176,25 +158,6 @@ def _labels(names: Sequence[str], cells: int = _LABEL_CELLS) -> list[str]:
         label if cut.count(label) == 1 else short(f"{at} {clean(name)}", cells)
         for at, (label, name) in enumerate(zip(cut, names, strict=True), start=1)
     ]
-
-
-def day_name(day: date) -> str:
-    """A day of the year, such as ``3 Nov``."""
-    return f"{day.day} {MONTHS[day.month - 1]}"
-
-
-def busiest(rows: Sequence[Row], column: str = "surface") -> list[str]:
-    """Surfaces, or other values, with the most served items over all rows first; not ``all``."""
-    items: dict[str, float] = {}
-    for row in rows:
-        if row[column] != ALL:
-            items[row[column]] = items.get(row[column], 0) + (number(row, "served_items") or 0)
-    return sorted(items, key=lambda name: (-items[name], name))
-
-
-def everybody(rows: Sequence[Row]) -> list[Row]:
-    """The rows of all cohorts and devices together."""
-    return [row for row in rows if row["cohort"] == ALL and row["device"] == ALL]
 
 
 # --- the plots --------------------------------------------------------------------------------

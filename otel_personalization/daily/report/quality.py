@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from otel_personalization.conventions import MIN_OVERLAP_USERS
-from otel_personalization.daily.report.days import Days
+from otel_personalization.daily.report.days import Days, everybody
 from otel_personalization.daily.report.estimates import Row, number
 from otel_personalization.daily.report.layout import Grid
-from otel_personalization.daily.report.plots import clean, everybody
-from otel_personalization.daily.report.words import count, percent
+from otel_personalization.daily.report.words import clean, count, percent
 from otel_personalization.daily.tables import ALL, PERSONALIZATION_DAILY, OutcomeQuality, Quality
 
 _RULES: Final = {

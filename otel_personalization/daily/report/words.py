@@ -1,27 +1,24 @@
-"""Figures of the report as words, and the words for those that are not there."""
+"""Figures, days and names of the report as words, and the words for those that are not there."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
+from datetime import date
 from typing import Final
 
 from otel_personalization.daily.report.estimates import Estimate
-from otel_personalization.daily.report.plots import clean
 from otel_personalization.daily.tables import ALL, NONE
 
 NO_DATA: Final = "no data"
-
-
 TOO_FEW: Final = "too few users"
-
-
 NOT_RELIABLE: Final = "not reliable"
-
-
 UP: Final = "▲"
-
-
 DOWN: Final = "▼"
+MONTHS: Final = tuple(
+    "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
+)
+"""By their English names, whatever the locale."""
 
 
 def percent(value: float | None) -> str:
@@ -81,3 +78,23 @@ def rolled(value: str) -> str:
 def named(value: str) -> str:
     """The name of an experiment or variant, or that there is none."""
     return "no experiment" if value == NONE else clean(value)
+
+
+def clean(name: object) -> str:
+    """A name from a trace as one line of text that can stand in a page.
+
+    Control characters, changes of writing direction and surrogates become U+FFFD.
+    """
+    return "".join(
+        "\ufffd" if unicodedata.category(letter) in _NOT_TEXT or letter in _DIRECTIONS else letter
+        for letter in str(name)
+    )
+
+
+_NOT_TEXT: Final = ("Cc", "Cs", "Zl", "Zp")
+_DIRECTIONS: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def day_name(day: date) -> str:
+    """A day of the year, such as ``3 Nov``."""
+    return f"{day.day} {MONTHS[day.month - 1]}"
