@@ -432,6 +432,8 @@ def _said() -> Iterator[list[_Remark]]:
     class Listening(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None:
+                text += f": {record.exc_info[1]}"  # where older exporters say why
             if record.name == _READS_HEADERS:
                 for header in record.args or ():
                     text = text.replace(str(header), "(it is not shown)")

@@ -125,7 +125,9 @@ def decisions(
             ("trace_fields", list(TRACE_FIELDS)),
             ("longest_name", MAX_LABEL_LENGTH),
         ):
-            connection.execute(f"SET VARIABLE {name} = ?", [value])
+            # Without a type, an empty list is one of integers to DuckDB 1.5.
+            given = "CAST(? AS VARCHAR[])" if isinstance(value, list) else "?"
+            connection.execute(f"SET VARIABLE {name} = {given}", [value])
         try:
             found = connection.sql(text_of("decisions"))
             yield from found.to_arrow_reader(_BATCH_ROWS)

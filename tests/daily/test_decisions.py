@@ -146,3 +146,12 @@ def test_an_organisation_with_an_id_that_names_cannot_be_is_told_and_not_counted
         (2, what.format("long")),
         (3, what.format("nul")),
     ]
+
+
+def test_without_stages_every_key_is_a_source(tmp_path):
+    path = file_of(
+        tmp_path / "traces", trace(extras={"candidate_sources": {"merged": {"count": 3}}})
+    )
+    (manifest,) = write(FileLines([path]), tmp_path / "snapshots", stages=()).values()
+    (row,) = rows_of(manifest)
+    assert row["sources"] == [{"source": "merged", "candidates": 3}]
