@@ -322,8 +322,9 @@ def test_a_pod_that_is_stopped_stops_the_command_which_removes_what_it_holds(tmp
     os.mkfifo(source)
     script, env = at_night(tmp_path, source, DAY="2026-11-21")
     job = subprocess.Popen(script, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with job, source.open("wb"):  # once the command reads
-        job.terminate()
+    with job:
+        with source.open("wb"):  # once the command reads, which no signal may interrupt
+            job.terminate()
         said, _ = job.communicate(timeout=60)  # to the end of the last process that writes there
     assert (job.returncode, said) == (143, b"")
     assert list(tmp_path.glob("snapshots/_*")) == []
