@@ -103,6 +103,19 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def run_into_a_full_disk(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `otel-personalization` with a standard output that takes nothing."""
+    with Path("/dev/full").open("w") as full:
+        return subprocess.run(
+            [sys.executable, "-m", "otel_personalization", *map(str, arguments)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
 def run_program(name: str, *args: str, timeout: float = 60, **variables: str) -> dict[str, Any]:
     """Run tests/programs/NAME.py in a process of its own, and return the JSON that it prints.
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from otel_personalization.cli import app
 from otel_personalization.conventions import STAMPED_PERSONALIZED, STAMPED_REASON
 from otel_personalization.replay import COUNTS
-from tests.conftest import DATA, cells_of, read_ndjson, recording
+from tests.conftest import DATA, cells_of, read_ndjson, recording, run_into_a_full_disk
 from tests.otlp_receiver import receiving
 
 SAMPLE = DATA / "traces.ndjson.gz"
@@ -460,15 +460,7 @@ def test_a_stamped_file_that_could_not_be_finished_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_full_disk_under_standard_output_is_said(options):
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "otel_personalization", "replay", *options, SAMPLE],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    done = run_into_a_full_disk("replay", *options, SAMPLE)
     assert done.returncode == 1
     assert done.stderr == (
         "otel-personalization: standard output: No space left on device; make room there, or name "

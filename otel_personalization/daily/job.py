@@ -98,7 +98,7 @@ class Run:
 
     def missing_of(self, days: Container[date]) -> tuple[date, ...]:
         """The days of the window that are not among these."""
-        window = (self.window_start + timedelta(days=n) for n in range(self.window_days))
+        window = (day for day in self.needed_days if day >= self.window_start)
         return tuple(day for day in window if day not in days)
 
 

@@ -253,8 +253,8 @@ def _organisation(order: Order, manifests: dict[date, Manifest]) -> str:
     )
     if len(found) > 1:
         raise NightError(
-            f"there are decisions of {len(found)} organisations ({', '.join(found[:5])}"
-            f"{', ...' if len(found) > 5 else ''}); say which one: --org {found[0]}"
+            f"there are decisions of {len(found)} organisations ({_first_of(found)}); say which "
+            f"one: --org {found[0]}"
         )
     return found[0] if found else ""
 
@@ -277,9 +277,13 @@ def _missing_of_window(tables: DayTables, order: Order, stored: Stored) -> str:
     nothing = "no snapshot of" if stored.problems is None else "no decision in the input on"
     return (
         f"{tables.day}: lists are of {order.window_days - len(missing)} of {order.window_days} "
-        f"days: there is {nothing} {', '.join(map(str, missing[:5]))}"
-        f"{', ...' if len(missing) > 5 else ''}"
+        f"days: there is {nothing} {_first_of(missing)}"
     )
+
+
+def _first_of(these: Sequence[object]) -> str:
+    """The first five, and whether there are more."""
+    return f"{', '.join(map(str, these[:5]))}{', ...' if len(these) > 5 else ''}"
 
 
 def _is_unmatched(outcomes: Outcomes, tables: DayTables) -> bool:

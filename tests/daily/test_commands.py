@@ -31,7 +31,7 @@ from otel_personalization.daily import manifest as manifests
 from otel_personalization.daily.manifest import read_manifest
 from otel_personalization.daily.postgres_lines import PostgresLines
 from otel_personalization.daily.tables import TABLES
-from tests.conftest import DATA
+from tests.conftest import DATA, run_into_a_full_disk
 from tests.daily import oracle
 from tests.daily.comparison import differences_of_rows
 from tests.daily.snapshots import days_of
@@ -445,16 +445,7 @@ def test_a_full_disk_is_said_of_the_file_that_was_asked_for(option):
     ],
 )
 def test_a_full_disk_under_standard_output_is_said(command):
-    order = (*command, file_of(trace()), "--day", DAY)
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "otel_personalization", *map(str, order)],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    done = run_into_a_full_disk(*command, file_of(trace()), "--day", DAY)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "otel-personalization: standard output: No space left on device; make room there, or name "
