@@ -7,7 +7,6 @@ and HTTP a twentieth.
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,10 +35,11 @@ from otel_personalization.console import (
     working,
 )
 from otel_personalization.conventions import COLLABORATIVE_SOURCE, DOCTOR_WAIT_SECONDS
-from otel_personalization.credentials import without_credentials
 from otel_personalization.daily import commands
-from otel_personalization.ndjson import Format
-from otel_personalization.settings import NONE, SettingsError
+from otel_personalization.ndjson import STDIN, Format
+from otel_personalization.remarks import cause_among, drop_late_ones, listening
+from otel_personalization.settings import NONE, SettingsError, silenced_by
+from otel_personalization.urls import without_credentials
 from otel_personalization.version import __version__
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def replay(
     otlp: Annotated[
         str | None,
         typer.Option(
-            metavar="ENDPOINT",
+            metavar="URL",
+            callback=url_such_as("http://localhost:4318"),
             help="Send the counters there, such as http://localhost:4318; the protocol is that of "
             "OTEL_EXPORTER_OTLP_PROTOCOL, http/protobuf if unset.",
         ),
@@ -110,15 +111,16 @@ def replay(
       0  every line was counted
       1  a file could not be read, or the OTLP endpoint did not answer
       2  no decision trace is in the input, or the command was wrong
-      3  some lines were not counted; they are listed by file and line
+      3  some lines were not counted, or not stamped; they are listed by file and line
     """  # noqa: D301  # the character, which keeps lines apart
     from otel_personalization.replay import replay as count  # noqa: PLC0415  # OpenTelemetry
 
     if stamp is not None:
         _check_stamp(stamp, files, trace_format)
+    drop_late_ones()
     try:
         with (
-            _quiet_hook(),
+            listening() as remarks,  # what the hook would warn of is told with file and line
             _otlp_hook(otlp) as hook,
             whole_file(stamp) as stamped,
             progress_of(files) as progress,
@@ -130,6 +132,7 @@ def replay(
                 stamped=stamped,
                 progress=progress,
             )
+            before = len(remarks)
             is_unsent = hook is not None and not hook.flush(30)
     except SettingsError as error:
         raise typer.BadParameter(str(error), param_hint="environment") from None
@@ -143,7 +146,9 @@ def replay(
             Console(width=ANY_WIDTH, height=1).print(table_of(report))
     _tell_problems(report)
     if otlp and is_unsent:
-        fail(f"the counters could not be sent to {without_credentials(otlp, otlp)}")
+        cause = cause_among(remarks[before:])
+        why = f": {cause.text}" if cause else ""
+        fail(without_credentials(f"the counters could not be sent to {otlp}{why}", otlp))
     if not report.has_traces:
         typer.echo(
             "There is no decision trace in the input: no line is a JSON object with decision_id, "
@@ -210,8 +215,7 @@ def doctor(
     from otel_personalization.prometheus_api import PrometheusApi  # noqa: PLC0415  # HTTP
 
     sys.path.insert(0, str(Path.cwd()))  # as servers do
-    # An export that a shutdown cuts off is logged after that; findings have said what became of it.
-    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
+    drop_late_ones()
     given = {"target": target, "trace": trace, "when": when}
     worst = 0
     with working() as (tell, stop):
@@ -237,21 +241,13 @@ def doctor(
 def _check_stamp(stamp: Path, files: list[Path], trace_format: Format) -> None:
     if trace_format is Format.response:
         raise typer.BadParameter("a response has nowhere to put a stamp", param_hint="--stamp")
+    if stamp == STDIN:
+        raise typer.BadParameter(
+            "standard output has the report; name a file", param_hint="--stamp"
+        )
     for file in files:
         if stamp.exists() and file.exists() and stamp.samefile(file):
             raise typer.BadParameter(f"{stamp} is read from, too", param_hint="--stamp")
-
-
-@contextmanager
-def _quiet_hook() -> Iterator[None]:
-    """What the hook would warn of is told with file and line."""
-    logger = logging.getLogger("otel_personalization.hook")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager
@@ -260,6 +256,8 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
     if endpoint is None:
         yield None
         return
+    if silenced := silenced_by():
+        fail(f"the counters cannot be sent: {silenced}; unset it, and run it again")
     try:
         from otel_personalization import pipeline  # noqa: PLC0415  # needs the SDK
         from otel_personalization.hook import PersonalizationHook  # noqa: PLC0415  # OpenTelemetry
@@ -277,8 +275,8 @@ def _otlp_hook(endpoint: str | None) -> Iterator[PersonalizationHook | None]:
 
 def _tell_problems(report: Report) -> None:
     show_problems(report.problems, report.problem_count)
-    if report.problems:
-        malformed = sum(report.malformed.values())
+    malformed = sum(report.malformed.values())
+    if report.skipped_lines or malformed:  # else nobody knows how many lines a damage took
         typer.echo(
             f"Not counted: {report.skipped_lines:,} lines that are no JSON, {malformed:,} "
             "malformed traces.",

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from otel_personalization.ndjson import Problem
+from otel_personalization.urls import is_http
 
 FAILED: Final = 1
 """Exit code: a file could not be read, or a server did not answer."""
@@ -46,14 +47,9 @@ def url_such_as(example: str) -> Callable[[str | None], str | None]:
     def check(url: str | None) -> str | None:
         if url is None:
             return None
-        try:
-            parts = urlsplit(url)
-            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_url = False
-        if not is_url:
+        if not is_http(url):
             raise typer.BadParameter(f"it takes a URL, such as {example}")
-        if "@" in url.partition(parts.netloc)[2]:
+        if "@" in url.partition(urlsplit(url).netloc)[2]:
             raise typer.BadParameter(
                 "in a password, write / as %2F, ? as %3F, # as %23 and @ as %40"
             )

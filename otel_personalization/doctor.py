@@ -8,12 +8,10 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import logging
 import os
 import platform
 import socket
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -24,8 +22,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry.metrics import NoOpMeterProvider, get_meter_provider
 
-from otel_personalization.conventions import DOCTOR_NAMESPACE, DROPPED_LOG_RECORDS, SCOPE_NAME
-from otel_personalization.credentials import without_credentials
+from otel_personalization.conventions import DOCTOR_NAMESPACE, DROPPED_LOG_RECORDS
 from otel_personalization.hook import PersonalizationHook
 from otel_personalization.instrumentor import (
     PersonalizationInstrumentor,
@@ -33,8 +30,10 @@ from otel_personalization.instrumentor import (
     patch_target,
 )
 from otel_personalization.metrics import ExactProvider, is_of_an_sdk
+from otel_personalization.remarks import Remark, cause_among, listening
 from otel_personalization.settings import (
     AFTER,
+    ENDPOINT_VARIABLES,
     HOOK_SETTINGS,
     NONE,
     STDERR,
@@ -42,17 +41,14 @@ from otel_personalization.settings import (
     Settings,
     SettingsError,
     resolve,
+    silenced_by,
 )
+from otel_personalization.urls import without_credentials
 from otel_personalization.version import __version__
 from otel_personalization.wrapping import FinalizerWrapper
 
 _CONNECT_SECONDS: Final = 2.0
 _SEND_SECONDS: Final = 10.0
-
-_ENDPOINT_VARIABLES: Final = (
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-)
 
 
 class Level(str, Enum):
@@ -227,9 +223,16 @@ def _wrappers(module: Any, path: str) -> Iterator[str]:
 
 
 def _provider() -> Iterator[Finding]:
+    if silenced := silenced_by():
+        yield Finding(
+            Level.NOTE,
+            f"no counter leaves this process: {silenced}",
+            "unset it, unless it is meant",
+        )
     provider = get_meter_provider()
     if PersonalizationInstrumentor().is_instrumented_by_opentelemetry:
-        yield Finding(Level.FINE, "this process is instrumented")
+        # Whether a target is wrapped, each of them has told.
+        yield Finding(Level.FINE, "instrumentation is set up in this process")
     if not is_of_an_sdk(provider):
         yield Finding(
             Level.NOTE,
@@ -253,7 +256,7 @@ def _provider() -> Iterator[Finding]:
 
 def _endpoint_of(collector: str | None) -> tuple[str, str, str]:
     """Where points go, what says so, and what makes them go elsewhere."""
-    variable = next((name for name in _ENDPOINT_VARIABLES if os.environ.get(name)), None)
+    variable = next((name for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
     grpc = "grpc" in (
         os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
         or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -360,8 +363,8 @@ def send_decisions(
     provider: Any = get_meter_provider()
     own = None
     sent = 0
-    remarks: list[_Remark] = []
-    with _said() as said:
+    remarks: list[Remark] = []
+    with listening() as said:
         try:
             is_pipeline = isinstance(provider, pipeline.Pipeline)
             if collector or instance or not is_pipeline:
@@ -378,35 +381,35 @@ def send_decisions(
             before = len(said)
             is_taken = hook.flush(_SEND_SECONDS)
             remarks = said.copy()  # not those of the shutdown
+        except ImportError as error:
+            what, _, remedy = str(error).partition(": ")
+            yield Finding(Level.PROBLEM, f"no decision could be sent: {what}", remedy)
+            return None
         except ValueError as error:  # of which SettingsError is one
             yield Finding(
-                Level.PROBLEM, f"no decision could be sent: {error}", "set it to one of these"
+                Level.PROBLEM, f"no decision could be sent: {error}", "correct that setting"
             )
             return None
         finally:
             if own is not None:
                 own.shutdown()
     url, *_ = _endpoint_of(collector)
-    # The first of an export: the last is that retries are over. What was said before is no cause.
-    exported = [remark for remark in remarks[before:] if remark.is_exporters]
-    causes = (exported or remarks[before:])[:1]
-    for text in dict.fromkeys(one.text for one in remarks if one not in (*exported, *causes)):
+    exported = remarks[before:]
+    cause = cause_among(exported)
+    of_export = [cause, *(one for one in exported if one.is_exporters)]
+    for text in dict.fromkeys(one.text for one in remarks if one not in of_export):
         yield Finding(
             Level.NOTE,
             f"OpenTelemetry says: {without_credentials(text, url)}",
             "look at the OTEL_ variables of this process",
         )
     what, was = ("a decision", "was") if sent == 1 else (f"{sent} decisions", "were")
-    if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() == NONE:
-        yield Finding(
-            Level.PROBLEM,
-            "no decision was sent: OTEL_METRICS_EXPORTER is 'none'",
-            "unset it, or set it to 'otlp'",
-        )
+    if silenced := silenced_by():
+        yield Finding(Level.PROBLEM, f"no decision was sent: {silenced}", "unset it")
     elif is_taken:
         yield Finding(Level.FINE, f"{what} of namespace {DOCTOR_NAMESPACE} {was} sent and accepted")
     else:
-        reason = "".join(f": {without_credentials(cause.text, url)}" for cause in causes)
+        reason = f": {without_credentials(cause.text, url)}" if cause else ""
         yield Finding(
             Level.PROBLEM,
             f"{what} {was} sent and not accepted{reason}",
@@ -414,50 +417,3 @@ def send_decisions(
             "grpc), headers and its log",
         )
     return hook
-
-
-@dataclass(frozen=True)
-class _Remark:
-    """What OpenTelemetry warned of."""
-
-    text: str
-    is_exporters: bool
-
-
-@contextmanager
-def _said() -> Iterator[list[_Remark]]:
-    """What is warned of meanwhile; neither that nor what we log is shown: findings say it."""
-    said: list[_Remark] = []
-
-    class Listening(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if record.exc_info and record.exc_info[1] is not None:
-                text += f": {record.exc_info[1]}"  # where older exporters say why
-            if record.name == _READS_HEADERS:
-                for header in record.args or ():
-                    text = text.replace(str(header), "(it is not shown)")
-            said.append(_Remark(text, record.name.startswith("opentelemetry.exporter.")))
-
-    with (
-        _logging_to(Listening(logging.WARNING), "opentelemetry"),
-        _logging_to(logging.NullHandler(), SCOPE_NAME),
-    ):
-        yield said
-
-
-_READS_HEADERS: Final = "opentelemetry.util.re"
-"""The logger that repeats a header of OTEL_EXPORTER_OTLP_HEADERS, which may hold a key."""
-
-
-@contextmanager
-def _logging_to(handler: logging.Handler, name: str) -> Iterator[None]:
-    """Have a logger, and those below it, log there and nowhere else."""
-    logger = logging.getLogger(name)
-    logger.addHandler(handler)
-    logger.propagate, propagate = False, logger.propagate
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate

@@ -148,7 +148,7 @@ class PersonalizationInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
                 return  # uninstrumented meanwhile
             # An exception here would reach whoever imports the module.
             try:
-                patches.append(patch_target(module, target, settings, hook))
+                patches.append(patch_target(module, target, settings, hook, has_run=True))
             except Exception as error:
                 _report_unraised(error, hook=hook)
 
@@ -212,9 +212,21 @@ class Patch:
 
 
 def patch_target(
-    module: ModuleType, target: str, settings: Settings, hook: PersonalizationHook
+    module: ModuleType,
+    target: str,
+    settings: Settings,
+    hook: PersonalizationHook,
+    *,
+    has_run: bool = False,
 ) -> Patch:
     """Wrap a target of a module.
+
+    Args:
+        module: that the target names.
+        target: see `Settings.target`.
+        settings: where its trace is, and when it is read.
+        hook: counts the traces.
+        has_run: whether the module's code has run to its end, whatever Python says of its import.
 
     Raises:
         TargetError: it is not there, or cannot be wrapped.
@@ -222,14 +234,14 @@ def patch_target(
     *containers, name = target.partition(":")[2].split(".")
     owner: Any = module
     for container in containers:
-        owner = _member(owner, container, target)
+        owner = _member(owner, container, target, has_run)
     if containers and not isinstance(owner, type):
         raise TargetError(
             f"{target!r} cannot be wrapped: {'.'.join(containers)} is no class but an instance of "
             f"{type(owner).__name__}; name that class"
         )
     # Not what getattr makes of it: a staticmethod must stay one.
-    function = inspect.getattr_static(owner, name, _member(owner, name, target))
+    function = inspect.getattr_static(owner, name, _member(owner, name, target, has_run))
     if owner is module and settings.trace == SELF:
         raise TargetError(f"{target!r} cannot be wrapped: a function has no 'self'; see trace=")
     try:
@@ -245,7 +257,7 @@ def patch_target(
     return patch
 
 
-def _member(owner: Any, name: str, target: str) -> Any:
+def _member(owner: Any, name: str, target: str, has_run: bool) -> Any:
     try:
         return getattr(owner, name)
     except AttributeError:
@@ -261,7 +273,7 @@ def _member(owner: Any, name: str, target: str) -> Any:
                 " A program that is run is not importable: move the function to a module of its "
                 "own, or call instrument() below its definition."
             )
-        elif getattr(getattr(owner, "__spec__", None), "_initializing", False):
+        elif not has_run and getattr(getattr(owner, "__spec__", None), "_initializing", False):
             hint = (
                 " It is still being imported: call instrument() before anything imports it, or "
                 "after it has been."

@@ -37,7 +37,10 @@ from otel_personalization.metrics import (
     is_worth_a_wait,
     note_export,
 )
-from otel_personalization.settings import NONE
+from otel_personalization.settings import ENDPOINT_VARIABLES, NONE
+from otel_personalization.urls import is_http
+
+_INSTALL: Final = 'pip install "otel-personalization[otlp]"'
 
 try:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
@@ -50,14 +53,18 @@ try:
 except ImportError as error:
     raise ImportError(
         "otel_personalization.pipeline needs the OpenTelemetry SDK and its OTLP exporter: "
-        'pip install "otel-personalization[otlp]"'
+        f"{_INSTALL}"
     ) from error
 
 DEFAULT_EXPORT_INTERVAL_SECONDS: Final = 10.0
 DEFAULT_EXPORT_TIMEOUT_SECONDS: Final = 2.0
 """Shorter than OpenTelemetry's 10 s: a backend that does not answer must not delay an exit."""
 FOLLOW_UP_SECONDS: Final = 1.0
-PROTOCOLS: Final = ("http/protobuf", "grpc")
+DEFAULT_ENDPOINTS: Final = {
+    "http/protobuf": "http://localhost:4318",
+    "grpc": "http://localhost:4317",
+}
+PROTOCOLS: Final = tuple(DEFAULT_ENDPOINTS)
 _PROTOCOL_VARIABLES: Final = (
     "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
     "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -100,8 +107,10 @@ def configure(
 
     Raises:
         RuntimeError: a global MeterProvider has been set already.
-        ValueError: the endpoint is no URL, the protocol is unknown, a time is not positive, or
-            ``OTEL_METRICS_EXPORTER`` names another exporter than OTLP's.
+        ValueError: the endpoint is no URL, the protocol is unknown, a time is not positive,
+            ``OTEL_METRICS_EXPORTER`` names another exporter than OTLP's, or OpenTelemetry cannot
+            make that of its variables.
+        ImportError: the exporter for that protocol is not installed.
     """
     if set_global and is_of_an_sdk(get_meter_provider()):
         raise RuntimeError(
@@ -123,9 +132,10 @@ def configure(
             f"OTEL_METRICS_EXPORTER is {exporter!r}; it can be {OTLP!r} or {NONE!r}. For other "
             "exporters set a MeterProvider up yourself, or run under opentelemetry-instrument."
         )
-    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+    if endpoint is not None and not is_http(endpoint):
         raise ValueError(
-            f"endpoint is {endpoint!r}; it takes a URL, such as 'http://localhost:4318'"
+            "endpoint is no URL of HTTP (it is not shown, for it may hold a password); it takes "
+            "one such as 'http://localhost:4318', also for gRPC"
         )
     for name, seconds in (("export_interval", export_interval), ("export_timeout", export_timeout)):
         if seconds is not None and not seconds > 0:
@@ -247,21 +257,33 @@ class Pipeline(MeterProvider):
         return provider
 
     def _reader(self) -> PeriodicExportingMetricReader:
-        exporter = self._exporter()
-        exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
         interval = self._export_interval
-        return _ReaderInOrder(exporter, None if interval is None else interval * 1000)
+        try:
+            exporter = self._exporter()
+            exporter.export = self._watched(exporter.export)  # type: ignore[method-assign]
+            return _ReaderInOrder(exporter, None if interval is None else interval * 1000)
+        except ImportError as error:
+            raise ImportError(
+                f"no exporter for {self._protocol} is installed: {_INSTALL}"
+            ) from error
+        except Exception as error:  # gRPC's are of kinds of its own, and others name no variable
+            said = " ".join(str(error).split())
+            raise ValueError(f"the OTEL_ variables give no exporter: {said}") from error
 
     def _exporter(self) -> MetricExporter:
+        url = self._endpoint
+        of_metrics, of_all = (os.environ.get(name, "").strip() for name in ENDPOINT_VARIABLES)
+        if not (url or of_metrics):  # OpenTelemetry would take an empty variable for an address
+            url = of_all or DEFAULT_ENDPOINTS[self._protocol or PROTOCOLS[0]]
         if self._protocol == "grpc":
             from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc
 
             # Seconds may be a fraction in both, whatever the annotation says.
             timeout: Any = self._export_timeout
-            return grpc.OTLPMetricExporter(endpoint=self._endpoint, timeout=timeout)
+            return grpc.OTLPMetricExporter(endpoint=url, timeout=timeout)
         from opentelemetry.exporter.otlp.proto.http import metric_exporter as http
 
-        url = self._endpoint and self._endpoint.rstrip("/")
+        url = url and url.rstrip("/")
         if url and not url.endswith("/v1/metrics"):
             url += "/v1/metrics"
         return http.OTLPMetricExporter(endpoint=url, timeout=self._export_timeout)

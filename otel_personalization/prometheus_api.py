@@ -19,8 +19,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-from otel_personalization.credentials import authorization_of, without_credentials
 from otel_personalization.errors import RemediedError
+from otel_personalization.urls import authorization_of, without_credentials
 
 TIMEOUT_SECONDS: Final = 10.0
 NO_SUCH_PAGE: Final = 404

@@ -35,6 +35,11 @@ STDOUT: Final = "stdout"
 STDERR: Final = "stderr"
 NONE: Final = "none"
 ARGUMENT: Final = "argument:"
+ENDPOINT_VARIABLES: Final = (
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
+"""Where OpenTelemetry sends metrics to, the first that is set."""
 
 
 class SettingsError(ValueError):
@@ -133,6 +138,15 @@ def resolve(
             f"{settings.max_label_sets}; it must hold them all"
         )
     return settings
+
+
+def silenced_by() -> str | None:
+    """The variable by which OpenTelemetry exports no metrics, with its value; None if none does."""
+    if os.environ.get("OTEL_METRICS_EXPORTER", "").strip() == NONE:
+        return f"OTEL_METRICS_EXPORTER is {NONE!r}"
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return "OTEL_SDK_DISABLED is 'true'"
+    return None
 
 
 def _listed(value: Any, expected: str) -> list[Any]:

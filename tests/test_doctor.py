@@ -157,7 +157,7 @@ def test_a_decision_that_is_sent_arrives(doctor, backend, setup, tmp_path):
         "zero-code": "exact over forks, unless one hits an export",
     }
     assert says[setup] in out
-    assert ("this process is instrumented" in out) == (setup != "none")
+    assert ("instrumentation is set up in this process" in out) == (setup != "none")
 
 
 def test_a_target_that_ends_the_process_as_it_is_imported_is_a_problem(doctor):
@@ -236,12 +236,18 @@ def test_a_variable_that_opentelemetry_passes_over_is_a_note_and_no_problem(doct
         ([], {"OTEL_PERSONALIZATION_LOG": "."}, "is a folder"),
         ([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[x"}, "it cannot be reached"),
         (["--send"], {"OTEL_METRICS_EXPORTER": "none"}, "OTEL_METRICS_EXPORTER is 'none'"),
+        (["--send"], {"OTEL_SDK_DISABLED": "true"}, "OTEL_SDK_DISABLED is 'true'"),
         (
             ["--send"],
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
             "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'; it can be",
         ),
         (["--send"], {"OTEL_METRICS_EXPORTER": "console"}, "it can be 'otlp' or 'none'"),
+        (
+            ["--send"],
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_COMPRESSION": "foo"},
+            'Invalid value "foo" for compression envvar OTEL_EXPORTER_OTLP_COMPRESSION',
+        ),
         (["--send"], {"OTEL_PERSONALIZATION_LOG": "./no/such/folder.log"}, "cannot be opened"),
     ],
 )
@@ -250,6 +256,36 @@ def test_what_is_wrong_is_a_problem(doctor, arguments, variables, says):
     assert code == 1
     problems = [line for line in out.splitlines() if line.startswith("problem")]
     assert any(says in line for line in problems), out
+
+
+def test_that_the_exporter_of_the_protocol_is_not_installed_is_a_problem(doctor, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys; sys.modules['opentelemetry.exporter.otlp.proto.http'] = None"
+    )
+    code, out = doctor("--send", PYTHONPATH=str(tmp_path))
+    assert code == 1
+    assert "no decision could be sent: no exporter for http/protobuf is installed\n" in out
+    assert '-> pip install "otel-personalization[otlp]"\n' in out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_SDK_DISABLED", "true")]
+)
+def test_that_the_environment_keeps_counters_back_is_a_note(doctor, variable, value):
+    code, out = doctor(**{variable: value})
+    assert code == 0, out
+    assert f"note     no counter leaves this process: {variable} is '{value}'" in out
+
+
+def test_a_process_whose_target_is_not_there_is_not_called_instrumented(doctor):
+    code, out = doctor(
+        zero_code=True,
+        stderr=subprocess.STDOUT,
+        OTEL_PERSONALIZATION_TARGET="ranking.tracing:DecisionTracer.finalise",
+    )
+    assert code == 1
+    assert "it has finalize" in out
+    assert "is instrumented" not in out
 
 
 def test_it_says_who_has_wrapped_a_target(doctor):

@@ -211,6 +211,16 @@ def test_a_late_target_that_is_not_there_is_one_error_line_and_does_not_stop_the
     assert counted.internal_errors == 1
 
 
+def test_of_a_late_target_that_is_not_there_it_is_not_said_that_it_is_still_being_imported(
+    instrument, package, caplog
+):
+    package(late_tracing=finalize_source("late"))
+    instrument("late_tracing:finalise")
+    importlib.import_module("late_tracing")
+    assert "it has finalize." in caplog.text
+    assert "still being imported" not in caplog.text
+
+
 def test_a_module_that_is_imported_after_uninstrument_is_left_alone(instrument, package):
     package(late_tracing=finalize_source("late"))
     instrument("late_tracing:finalize").uninstrument()

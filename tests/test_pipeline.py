@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc_exporter
+from opentelemetry.exporter.otlp.proto.http import metric_exporter as http_exporter
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_personalization import PersonalizationHook, pipeline
@@ -486,11 +488,76 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(wrong, says):
         pipeline.configure("ranking", set_global=False, **wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong", ["localhost:4318", "me:secret@host:4318", "http://", "http://:4318", "http://a b", ""]
+)
+def test_an_endpoint_that_is_no_url_is_refused_and_not_repeated(wrong):
+    with pytest.raises(ValueError, match=r"^endpoint is no URL of HTTP") as refused:
+        pipeline.configure("ranking", set_global=False, endpoint=wrong)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "exporters", "address"),
+    [
+        ("grpc", grpc_exporter, "localhost:4317"),
+        ("http/protobuf", http_exporter, "http://localhost:4318/v1/metrics"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["METRICS_ENDPOINT", "ENDPOINT"])
+def test_an_empty_endpoint_is_as_good_as_none(variable, protocol, exporters, address, monkeypatch):
+    made = []
+
+    class Watched(exporters.OTLPMetricExporter):  # type: ignore[misc, name-defined]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self._endpoint)
+
+    monkeypatch.setattr(exporters, "OTLPMetricExporter", Watched)
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{variable}", "")
+    pipeline.configure("ranking", protocol=protocol, set_global=False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:9")
+    pipeline.configure("ranking", protocol=protocol, set_global=False)
+    assert made == [address, address.replace("4317", "9").replace("4318", "9")]
+
+
+def test_an_exporter_that_is_not_installed_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc", None)
+    with pytest.raises(ImportError, match=r"^no exporter for grpc is installed: pip install"):
+        pipeline.configure("ranking", protocol="grpc", set_global=False)
+
+
 @pytest.mark.parametrize("name", ["METRICS_PROTOCOL", "PROTOCOL"])
 def test_a_wrong_protocol_is_refused_by_the_name_of_its_variable(name, monkeypatch):
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "http/json")
     with pytest.raises(ValueError, match=f"^OTEL_EXPORTER_OTLP_{name} is 'http/json'; it can be"):
         pipeline.configure("ranking", set_global=False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        (
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+            "foo",
+            '"foo" for compression envvar OTEL_EXPORTER_OTLP',
+        ),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "abc", "'abc'"),
+        (
+            "OTEL_METRIC_EXPORT_INTERVAL",
+            "0",
+            "interval value 0.0 is invalid and needs to be larger",
+        ),
+    ],
+)
+def test_variables_that_give_no_exporter_are_refused_as_other_wrong_values_are(
+    monkeypatch, variable, value, says
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=r"^the OTEL_ variables give no exporter: ") as refused:
+        pipeline.configure("ranking", protocol="grpc", set_global=False)
+    assert says in str(refused.value)
 
 
 def test_a_second_global_provider_is_refused_with_the_remedy():

@@ -310,6 +310,7 @@ def test_a_truncated_gzip_keeps_what_was_read(tmp_path):
     assert 0 < json.loads(result.stdout)["totals"]["decisions"] < 195
     assert f"{path}:" in result.stderr
     assert "the gzip stream is damaged" in result.stderr
+    assert "Not counted: 0" not in result.stderr
 
 
 def test_of_a_truncated_gzip_every_whole_line_is_counted(tmp_path):
@@ -407,6 +408,14 @@ def test_a_file_is_not_stamped_onto_itself(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_dash_is_no_file_to_stamp_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("--stamp", "-", SAMPLE)
+    assert result.exit_code == 2
+    assert "name a file" in result.stderr
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_link_that_is_stamped_to_stays_a_link(tmp_path):
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "target")
@@ -428,8 +437,12 @@ def test_a_pipe_that_is_stamped_to_stays_a_pipe(tmp_path):
 
 def test_what_is_no_json_is_not_written_as_if_it_were(tmp_path):
     path = file_of(tmp_path / "traces", trace(), {**trace(), "score": float("nan")})
-    report = counted("--stamp", tmp_path / "stamped", path, exit_code=3)
-    assert report["totals"]["decisions"] == 2
+    result = run("--json", "--stamp", tmp_path / "stamped", path)
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["totals"]["decisions"] == 2
+    assert result.stderr == (
+        f"{path}:2: not written to the stamped file: NaN or Infinity is no JSON\n"
+    )
     assert len((tmp_path / "stamped").read_text().splitlines()) == 1
 
 
@@ -505,17 +518,72 @@ def test_the_counters_are_sent_on(monkeypatch, protocol):
     assert received.problems() == []
 
 
-def test_an_endpoint_that_does_not_answer_is_told():
+def test_an_endpoint_that_does_not_answer_is_told_in_one_line_with_the_cause():
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "otel_personalization",
+            "replay",
+            "--json",
+            "--otlp",
+            "http://me:secret@127.0.0.1:9",
+            str(SAMPLE),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == counted(SAMPLE)
+    (line,) = done.stderr.splitlines()
+    told = "otel-personalization: the counters could not be sent to http://127.0.0.1:9: "
+    assert line.startswith(told)
+    assert len(line) > len(told)
+    assert "secret" not in line
+
+
+def test_what_was_said_before_the_counters_were_sent_is_not_told_as_the_cause(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "foo")
     result = run("--json", "--otlp", "http://127.0.0.1:9", SAMPLE)
     assert result.exit_code == 1
-    assert json.loads(result.stdout) == counted(SAMPLE)
-    assert "the counters could not be sent to http://127.0.0.1:9" in result.stderr
+    assert "Connection refused" in result.stderr
+    assert "foo" not in result.stderr
+
+
+def test_what_an_export_that_was_cut_off_says_late_is_not_shown():
+    program = (
+        "import logging\n"
+        "from otel_personalization.cli import app\n"
+        f"app(['replay', '--json', {str(SAMPLE)!r}], standalone_mode=False)\n"
+        "logging.getLogger('opentelemetry.exporter').warning('Shutdown in progress')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["totals"]["decisions"] == 195
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_SDK_DISABLED", "True")]
+)
+def test_counters_that_the_environment_keeps_back_are_not_taken_for_sent(
+    monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    with receiving() as received:
+        result = run("--json", "--otlp", received.endpoint, SAMPLE)
+    assert received.exports == 0
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"{variable} is '{value.lower()}'; unset it, and run it again\n")
 
 
 def test_an_endpoint_that_is_no_url_is_told():
     result = run("--otlp", "localhost:4318", SAMPLE)
-    assert result.exit_code == 1
-    assert "'localhost:4318'" in result.stderr
+    assert result.exit_code == 2
+    assert "it takes a URL" in result.stderr
+    assert "http://localhost:4318" in result.stderr
 
 
 def test_the_table_is_what_a_person_can_read(tmp_path):

@@ -28,10 +28,10 @@ from otel_personalization.console import (
     writing,
 )
 from otel_personalization.conventions import ENVIRONMENT_PREFIX
-from otel_personalization.credentials import is_postgresql, may_hold_password
 from otel_personalization.daily.signals import ended_by_signals, no_error_of_a_signal
 from otel_personalization.ndjson import STDIN
 from otel_personalization.settings import resolve
+from otel_personalization.urls import is_postgresql, may_hold_password
 
 if TYPE_CHECKING:
     from otel_personalization.daily.lines import Problems

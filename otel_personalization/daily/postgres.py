@@ -17,8 +17,8 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from otel_personalization.credentials import credentials_of, is_postgresql
 from otel_personalization.errors import RemediedError
+from otel_personalization.urls import credentials_of, is_postgresql
 
 CONNECT_SECONDS: Final = 10
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from datetime import date, datetime, timezone
 from datetime import time as time_of_day
 from typing import Final
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
@@ -43,7 +41,6 @@ from otel_personalization.conventions import (
     LARGEST_MAX_LABEL_SETS,
     Gauge,
 )
-from otel_personalization.credentials import authorization_of, without_credentials
 from otel_personalization.daily.figures import (
     Place,
     PublishError,
@@ -52,6 +49,7 @@ from otel_personalization.daily.figures import (
     surface_rows,
 )
 from otel_personalization.daily.tables import PERSONALIZATION_DAILY, DayTables
+from otel_personalization.urls import authorization_of, is_http, without_credentials
 
 TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = (0.5, 2.0)
@@ -180,7 +178,7 @@ class _Gateway:
     def __init__(self, url: str) -> None:
         base = without_credentials(url, url)
         self._url = (base if "://" in base else f"http://{base}").rstrip("/")
-        if not _is_http(self._url):
+        if not is_http(self._url):
             raise PublishError(
                 "the URL of the Pushgateway is none of HTTP (it is not shown, for it may hold a "
                 "password); write http://HOST:9091, or https://NAME:PASSWORD@HOST"
@@ -265,16 +263,6 @@ class _Gateway:
         return PublishError(
             f"the Pushgateway {self._url} answers {error.code}: {said or error.reason}; {remedy}"
         )
-
-
-def _is_http(url: str) -> bool:
-    if not re.fullmatch(r"https?://[!-~]+", url):
-        return False
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _path(key: Mapping[str, str]) -> dict[str, str]:

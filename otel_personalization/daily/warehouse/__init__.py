@@ -28,10 +28,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from otel_personalization.credentials import is_postgresql
 from otel_personalization.daily.warehouse.contract import Warehouse, WarehouseError
 from otel_personalization.daily.warehouse.duckdb_file import check_name, open_file
 from otel_personalization.daily.warehouse.parquet import Folder
+from otel_personalization.urls import is_postgresql
 
 __all__ = ["Warehouse", "WarehouseError", "check_target", "open_warehouse"]
 

@@ -1,16 +1,17 @@
-"""Names and passwords in URLs: they are sent, and never shown.
+"""URLs, whose names and passwords are sent, and never shown.
 
 ::
 
     without_credentials(f"{url} does not answer", url)  # https://host/ does not answer
     may_hold_password("postgresql:/me:secret@host/db")  # so it is not shown as a file's name
+    is_http("localhost:9090")  # False
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 
 def credentials_of(url: str) -> str:
@@ -20,6 +21,17 @@ def credentials_of(url: str) -> str:
     as it is is none the less found.
     """
     return (url.partition("://")[2] or url).rpartition("@")[0]
+
+
+def is_http(url: str) -> bool:
+    """Whether HTTP can be spoken there: it names a host, and has nothing that is to be escaped."""
+    if not re.fullmatch(r"https?://[!-~]+", url, re.IGNORECASE):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_postgresql(place: str) -> bool:
