@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
 import logging
 import math
 import os
@@ -24,35 +23,23 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timezone
-from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry import trace as tracing
-from pythonjsonlogger.json import JsonFormatter
 
 from otel_personalization.conventions import (
-    DECISION_EVENT,
     DECISION_LOGGER,
-    LOG_SCHEMA_VERSION,
-    MAX_LABEL_LENGTH,
-    MAX_LOG_LINE_BYTES,
-    MAX_LOG_VALUE_LENGTH,
-    MAX_LOGGED_SOURCES,
     MAX_QUEUED_LOG_RECORDS,
-    SOURCE_EVENT,
     InternalErrorKind,
 )
 from otel_personalization.forks import call_as_worker_ends, call_in_children
+from otel_personalization.log_lines import Entry, LineFormatter, bounded, fields_of
 from otel_personalization.outputs import MAX_WRITE_BYTES, Output, output_for
 from otel_personalization.settings import Settings
 from otel_personalization.totals import Totals
 from otel_personalization.trace import (
     Decision,
-    Identity,
-    SourceTiming,
-    instant_of,
     read_identity,
     read_source_timings,
 )
@@ -64,26 +51,6 @@ _line_logger = logging.getLogger(DECISION_LOGGER)
 _FINISH_SECONDS: Final = 0.5
 _GATHER_SECONDS: Final = 0.02
 """How long the writer lets decisions come together: it then takes Python's lock once for all."""
-_TIGHT_LENGTH: Final = 32
-_TIGHT_SOURCES: Final = 16
-"""With texts and sources cut to these a line cannot reach the limit: a character takes 12 bytes at
-most, so seven texts 2.7 KB and the sources 6.4 KB."""
-_CUT_MARK: Final = "…"
-
-
-class Entry(NamedTuple):
-    """What is handed to the writer: values that nobody changes, of bounded size."""
-
-    time_ns: int
-    decision: Decision
-    identity: Identity
-    span: tracing.SpanContext
-    sources: tuple[SourceTiming, ...]
-
-    @property
-    def lines(self) -> int:
-        """How many lines it makes."""
-        return 1 + len(self.sources)
 
 
 class DecisionLog:
@@ -113,17 +80,9 @@ class DecisionLog:
         identity = read_identity(trace)
         if self._threshold < 2**64 and not self._is_sampled(identity.decision_id):
             return None
-        namespace, surface, candidates = decision.namespace, decision.surface, decision.candidates
-        if (
-            len(namespace) > MAX_LOG_VALUE_LENGTH
-            or len(surface) > MAX_LOG_VALUE_LENGTH
-            or len(candidates) > MAX_LOGGED_SOURCES
-            or len("".join(candidates)) > MAX_LOGGED_SOURCES * MAX_LABEL_LENGTH
-        ):
-            decision = _bounded(decision)
         return Entry(
             time.time_ns(),
-            decision,
+            bounded(decision),
             identity,
             tracing.get_current_span().get_span_context(),
             read_source_timings(trace) if self._settings.log_sources else (),
@@ -182,16 +141,6 @@ class DecisionLog:
         return int.from_bytes(digest, "big") < self._threshold
 
 
-def _bounded(decision: Decision) -> Decision:
-    """With texts and sources one longer than they may be, which shows that they were."""
-    candidates = islice(decision.candidates.items(), MAX_LOGGED_SOURCES + 1)
-    return decision._replace(
-        namespace=decision.namespace[: MAX_LOG_VALUE_LENGTH + 1],
-        surface=decision.surface[: MAX_LOG_VALUE_LENGTH + 1],
-        candidates={name[: MAX_LOG_VALUE_LENGTH + 1]: count for name, count in candidates},
-    )
-
-
 _writers: Final[set[_Writer]] = set()
 """Those of this process that have not ended; a log may be gone before its lines are written."""
 
@@ -223,11 +172,7 @@ class _Writer:
         self._totals = totals
         self._warner = warner
         self._output = output
-        self._formatter = JsonFormatter(
-            "%(levelname)s %(name)s",
-            rename_fields={"levelname": "level", "name": "logger"},
-            json_encoder=json.JSONEncoder,
-        )
+        self._formatter = LineFormatter()
         self._lock = threading.Lock()
         self._in_hand = 0
         """Lines that the thread has taken from the queue and neither written nor lost."""
@@ -353,27 +298,17 @@ class _Writer:
     def _lines(self, entry: Entry, batch: int) -> Iterator[bytes]:
         settings = self._settings
         try:
-            each = list(_fields(entry, settings.log_sample, settings.log_user_hash))
+            each = list(fields_of(entry, settings.log_sample, settings.log_user_hash))
         except Exception as error:  # of a span that is none of OpenTelemetry's, say
             self._fail(entry.lines, batch, error)
             return
         for fields in each:
-            line = self._line(fields)
+            line = self._formatter.line(fields)
             is_propagated = self._propagate(fields, entry.time_ns)
             if self._output is not None:
                 yield line.encode() + b"\n"
             elif self._is_done_with(1, batch) and not is_propagated:
                 self._lose(1, None)
-
-    def _line(self, fields: dict[str, Any]) -> str:
-        # Not the logger's way to make a record: fields that the host adds to its records, to all of
-        # them, are not in the contract.
-        record = logging.LogRecord(DECISION_LOGGER, logging.INFO, "", 0, fields, (), None)
-        line = self._formatter.format(record)
-        if len(line) >= MAX_LOG_LINE_BYTES:
-            _cut(fields, _TIGHT_LENGTH, _TIGHT_SOURCES)
-            line = self._formatter.format(record)
-        return line
 
     def _propagate(self, fields: dict[str, Any], time_ns: int) -> bool:
         if not self._settings.log_propagate:
@@ -407,85 +342,3 @@ class _Writer:
             self._totals.add_dropped_log_records(lines)
         if error is not None:
             self._warner.warn("write", "Log lines were lost: %s: %r.", self._settings.log, error)
-
-
-# --- the fields of a line ---------------------------------------------------------------------
-
-
-def _fields(entry: Entry, sample_rate: float, with_user_hash: bool) -> Iterator[dict[str, Any]]:
-    """The fields of each line of an entry."""
-    _, decision, identity, span, sources = entry
-    seconds, nanoseconds = divmod(entry.time_ns, 1_000_000_000)
-    made = datetime.fromtimestamp(seconds, timezone.utc).replace(microsecond=nanoseconds // 1000)
-    about = {
-        "timestamp": _instant(made),
-        "event": DECISION_EVENT,
-        "schema_version": LOG_SCHEMA_VERSION,
-        "namespace": decision.namespace,
-        "surface": decision.surface,
-        "decision_id": identity.decision_id,
-        "k": identity.k,
-        "sample_rate": sample_rate,
-        "trace_id": tracing.format_trace_id(span.trace_id) if span.is_valid else None,
-        "span_id": tracing.format_span_id(span.span_id) if span.is_valid else None,
-    }
-    of_decision = about | {
-        "decision_ts": _instant(instant_of(identity.timestamp)),
-        "request_id": identity.request_id,
-        "served_items_count": decision.served_items,
-        "personalized_items_count": decision.personalized_items,
-        "reason_items_count": decision.reason_items,
-        "reason_requested_items_count": decision.reason_requested_items,
-        "cold_start_items_count": decision.cold_start_items,
-        "candidate_sources": decision.candidates,
-        "experiment": identity.experiment,
-        "variant": identity.variant,
-    }
-    if with_user_hash:
-        of_decision["user_hash"] = identity.user_hash
-    _cut(of_decision, MAX_LOG_VALUE_LENGTH, MAX_LOGGED_SOURCES)
-    yield of_decision
-    for timing in sources:
-        of_source = about | {
-            "event": SOURCE_EVENT,
-            "source": timing.source,
-            "count": timing.candidates,
-            "duration_ms": timing.duration_ms,
-        }
-        _cut(of_source, MAX_LOG_VALUE_LENGTH, 0)
-        yield of_source
-
-
-def _instant(instant: datetime | None) -> str | None:
-    """An instant in UTC as RFC 3339."""
-    if instant is None:
-        return None
-    return instant.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-
-
-def _cut(fields: dict[str, Any], length: int, sources: int) -> None:
-    """Cut what is too long, say so in ``cut``, and make the rest text that UTF-8 can carry."""
-    cut = set()
-    for name, value in fields.items():
-        if isinstance(value, str):
-            fields[name] = _carried(value, length)
-            if len(value) > length:
-                cut.add(name)
-        elif isinstance(value, dict):
-            fields[name] = {
-                _carried(source, length): count for source, count in islice(value.items(), sources)
-            }
-            if len(fields[name]) < len(value) or any(len(source) > length for source in value):
-                cut.add(name)
-    if cut:
-        fields["cut"] = sorted(cut)
-
-
-def _carried(text: str, length: int) -> str:
-    if len(text) > length:
-        text = text[: length - len(_CUT_MARK)] + _CUT_MARK
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -38,7 +38,8 @@ from otel_personalization.conventions import (
     InternalErrorKind,
     MalformedReason,
 )
-from otel_personalization.decision_log import DecisionLog, Entry
+from otel_personalization.decision_log import DecisionLog
+from otel_personalization.log_lines import Entry
 from otel_personalization.metrics import instruments_of
 from otel_personalization.settings import AFTER, NONE, Locate, SettingsError, resolve
 from otel_personalization.totals import Totals
