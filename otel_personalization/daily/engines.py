@@ -232,7 +232,10 @@ class DuckDB(Engine):
 
         with _another_snapshot():
             found = in_order(file, cells_of)
-            yield from super().source_events(day) if found is None else found
+            if found is None:  # a day is sorted, which `served` left no memory for
+                self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+                found = super().source_events(day)
+            yield from found
 
     def _rows_of(self, name: str, some: str, columns: str) -> pa.Table:
         """Some rows of a table in the order of ordinals, for any thread."""

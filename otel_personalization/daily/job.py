@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Final
@@ -43,7 +44,6 @@ from otel_personalization.daily.tables import (
     Table,
     arrow_schema,
 )
-from otel_personalization.daily.threads import side_by_side
 
 DEFAULT_K: Final = 10
 DEFAULT_WINDOW_DAYS: Final = 1
@@ -156,8 +156,6 @@ def compute(
             f"of {run.day} {counted:,} decisions were counted, and its manifest has {stored:,}; "
             "make the snapshot again"
         )
-    tell(f"{run.day}: sources")
-    sources = count_sources(engine.source_events(run.day), engine.fetch("cells"))
     if outcomes is not None:
         tell(f"{run.day}: outcomes")
         engine.add("outcomes", outcomes.data)
@@ -185,7 +183,7 @@ def compute(
                         "empty_decisions": counts.empty_decisions,
                         "longest_empty_streak": counts.longest_empty_streak,
                     }
-                    for place, counts in sorted(sources.items())
+                    for place, counts in sorted(rows.sources.items())
                 ),
             ),
             BLEND_WEIGHTS_DAILY.qualified_name: rows.blend_weights(),
@@ -208,7 +206,7 @@ class _Memo:
     def fill(self, wanted: Iterable[Cells]) -> None:
         """Compute it of cells."""
         missing = sorted(set(wanted) - self.known.keys())
-        self.known.update(zip(missing, side_by_side(self.compute, missing), strict=True))
+        self.known.update(zip(missing, map(self.compute, missing), strict=True))
 
 
 class _Rows:
@@ -241,13 +239,20 @@ class _Rows:
         del served
         self._totals = _Memo(totals.of)
         self._totals.fill(distinct)
-        self._overlap = self._compare_lists(lists, eligible)
-        self._exposure = _Memo(
-            lambda cells: exposure.of(cells, self._totals.known[cells]["served_items"])
-        )
-        self._exposure.fill(cells for row, cells in self._rows.items() if row.experiment == ALL)
-        self._settings = _Memo(settings.of)
-        self._settings.fill(distinct)
+        # To compare lists takes one thread about as long as the rest takes others; several threads
+        # that compare would wait for each other, since numpy is called for little at a time.
+        with ThreadPoolExecutor(1) as beside:
+            overlap = beside.submit(self._compare_lists, lists, eligible)
+            tell(f"{run.day}: sources")
+            self.sources = count_sources(engine.source_events(run.day), engine.fetch("cells"))
+            tell(f"{run.day}: exposure, entropy and overlap")
+            self._exposure = _Memo(
+                lambda cells: exposure.of(cells, self._totals.known[cells]["served_items"])
+            )
+            self._exposure.fill(cells for row, cells in self._rows.items() if row.experiment == ALL)
+            self._settings = _Memo(settings.of)
+            self._settings.fill(distinct)
+            self._overlap = overlap.result()
         self._outcomes: _Memo | None = None
         self._splits: dict[Row, dict[str, Any]] = {}
         self.outcome_quality: OutcomeQuality | None = None
@@ -268,8 +273,8 @@ class _Rows:
             if row.surface != ALL:
                 surfaces[row.namespace, row.surface].add(cells)
         found: dict[Cells, dict[str, Any]] = {}
-        for of_surface in side_by_side(lambda sets: lists.of(sets, eligible), surfaces.values()):
-            found |= of_surface
+        for sets in surfaces.values():
+            found |= lists.of(sets, eligible)
         return found
 
     def _compare_arms(self, arms: Arms) -> int:

@@ -27,9 +27,9 @@ _WORD: Final = 64
 """Bits."""
 _TILE_BYTES: Final = 1 << 25
 """At most, of a tile of more than one word."""
-_BLOCK_WORDS: Final = 1 << 15
+_BLOCK_WORDS: Final = 1 << 16
 """Words that are added at once, about: a few times as many stay in the processor's cache. What is
-counted of them takes 8 bytes for each number of shared items, with long lists 64 MiB."""
+counted of them takes 8 bytes for each number of shared items, with the longest lists 128 MiB."""
 
 
 def tiles(items: Integers, sizes: Integers, number_of_items: int) -> Iterator[Tile]:
