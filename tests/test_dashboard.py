@@ -222,6 +222,24 @@ def test_the_target_of_coverage_is_that_of_the_rules():
     assert coverage["target"] == 0.8
 
 
+def test_descriptions_name_the_limits_of_the_rules():
+    has_the_sdk()
+    from analytics.dashboards import requested
+
+    values = load()
+    values["baseline"] |= {"share": 0.7, "max_drop": 0.1}
+    values["reason_coverage"] |= {"requested_threshold": 0.955, "target": 0.825, "for": "2h"}
+    values["overlap"]["max_pct"] = 37.5
+    said = {
+        panel.title: panel.description
+        for panel in (make.build() for make in requested.panels(values))
+    }
+    assert "-10% is a share of 63% where 70% is normal" in said["Share against its baseline"]
+    assert "Green is the target, 82.5% and more; below 60% for 2h" in said["Reason coverage"]
+    assert "below 95.5%" in said["Reason coverage of those who asked"]
+    assert "over 0.375 (37.5%)" in said["Top-K overlap by cohort and device"]
+
+
 def test_click_through_has_an_axis_of_its_own_and_is_not_called_a_proof():
     (panel,) = (panel for panel in PANELS if panel["title"] == "Personalised share against CTR")
     (override,) = panel["fieldConfig"]["overrides"]

@@ -299,6 +299,22 @@ def test_every_value_is_used(path):
     assert build(values) != BUILT
 
 
+def test_a_text_names_a_limit_with_all_of_its_digits():
+    """Rounded, the message would name a limit that is not the rule's."""
+    values = load()
+    values["baseline"]["max_drop"] = 0.075
+    values["reason_coverage"] |= {"requested_threshold": 0.955, "target": 0.825}
+    values["library"]["max_share"] = 0.0005
+    said = build(values)["personalization.alerts.yaml"]
+    for limit in (
+        "more than 7.5% less",
+        "The threshold is 95.5%",
+        "The target is 82.5%",
+        "more than 0.05% of",
+    ):
+        assert limit in " ".join(said.split())
+
+
 @pytest.mark.parametrize(
     ("record", "value"),
     [

@@ -35,7 +35,7 @@ from analytics.dashboards.panels import (
 from analytics.dashboards.promql import Queries, legend
 from analytics.dashboards.sql import SqlQuery
 from monitoring.prometheus.promql import OF_SURFACE
-from monitoring.prometheus.values import Values
+from monitoring.prometheus.values import Values, percent
 from otel_personalization import conventions as names
 
 BASELINE: Final = "baseline"
@@ -93,14 +93,16 @@ def _share(make: Maker, queries: Queries) -> Builder[dashboard.Panel]:
 
 
 def _drop(make: Maker, queries: Queries, values: Values) -> Builder[dashboard.Panel]:
-    limit = -values["baseline"]["max_drop"]
+    baseline = values["baseline"]
+    limit, normal = -baseline["max_drop"], baseline["share"]
     return (
         make.lines(
             "Share against its baseline",
             "By surface, how far the personalised share is from its baseline, relative to it: "
-            f"{limit:.0%} is a share of 0.57 where 0.60 is normal. If it stays below the "
-            "line for days, PersonalizationBelowBaseline fires. One step of a quiet surface says "
-            "little; alerts wait until enough decisions are in. A gap: the surface served nothing.",
+            f"{percent(limit)} is a share of {percent(normal * (1 + limit))} where "
+            f"{percent(normal)} is normal. If it stays below the line for days, "
+            "PersonalizationBelowBaseline fires. One step of a quiet surface says little; alerts "
+            "wait until enough decisions are in. A gap: the surface served nothing.",
             runbook="PersonalizationBelowBaseline",
             unit=SHARE,
         )
@@ -122,10 +124,10 @@ def _coverage(make: Maker, queries: Queries, values: Values) -> Builder[dashboar
     return (
         make.lines(
             "Reason coverage",
-            f"By surface, the share of served items that have a reason. Green is the target, "
-            f"{target:.0%} and more; below {low:.0%} for an hour ReasonCoverageLow fires. It also "
-            "falls when callers stop asking for reasons: look beside whether those who ask get "
-            "them. A gap: the surface served nothing.",
+            "By surface, the share of served items that have a reason. Green is the target, "
+            f"{percent(target)} and more; below {percent(low)} for {coverage['for']} "
+            "ReasonCoverageLow fires. It also falls when callers stop asking for reasons: look "
+            "beside whether those who ask get them. A gap: the surface served nothing.",
             runbook="ReasonCoverageLow",
             unit=SHARE,
         )
@@ -145,7 +147,7 @@ def _requested_coverage(make: Maker, queries: Queries, values: Values) -> Builde
         make.lines(
             "Reason coverage of those who asked",
             "By surface, of the items served to callers who asked for reasons, the share that has "
-            f"one, straight from the counters. It is near 1 on every day; below {low:.0%} the "
+            f"one, straight from the counters. It is near 1 on every day; below {percent(low)} the "
             "explanations, or what counts them, are broken. A gap: nobody asked.",
             runbook="RequestedReasonCoverageLow",
             unit=SHARE,
@@ -172,7 +174,7 @@ def _overlap(make: Maker, values: Values) -> Builder[dashboard.Panel]:
         "0.5 means that for one pair in ten half of what either list holds is in both: of two "
         "lists of ten, two thirds. Darker is more alike; new users are more alike than returning "
         f"ones on any day. Grey: {TOO_FEW}, which tell nothing. CatalogOverlapSpike fires when the "
-        f"mean is over {limit:g} ({limit:.0%}), two days in a row.",
+        f"mean is over {limit:g} ({percent(limit)}), two days in a row.",
         runbook="CatalogOverlapSpike",
         no_value=TOO_FEW,
     ).with_target(SqlQuery(sql.overlap()))

@@ -25,7 +25,7 @@ from monitoring.prometheus.promql import (
     metric,
     quoted,
 )
-from monitoring.prometheus.values import SECONDS, Values
+from monitoring.prometheus.values import SECONDS, Values, percent
 from otel_personalization import conventions as names
 from otel_personalization.conventions import Gauge, InternalErrorKind
 
@@ -231,7 +231,7 @@ def _personalization(values: Values, alert: _Maker) -> Iterable[Rule]:
         signal="ratio",
         summary="Personalised share of <surface> is <share>, well below its baseline",
         description="Of the items that <surface> served in the last <window>, <share> were "
-        f"personalised: more than {drop:.0%} less than the baseline, <baseline>.",
+        f"personalised: more than {percent(drop)} less than the baseline, <baseline>.",
         places={
             "window": _window_of(name),
             "baseline": _limit(f"{records.PERSONALIZED}:baseline"),
@@ -262,7 +262,7 @@ def _reasons(values: Values, alert: _Maker) -> Iterable[Rule]:
         signal="ratio",
         summary="Reasons that callers of <surface> asked for are missing",
         description=f"{served} to callers who asked for reasons, <share> have one. The threshold "
-        f"is {section['requested_threshold']:.0%}.",
+        f"is {percent(section['requested_threshold'])}.",
         hold=section["for"],
     )
     yield alert(
@@ -271,7 +271,7 @@ def _reasons(values: Values, alert: _Maker) -> Iterable[Rule]:
         to="ticket",
         signal="ratio",
         summary="Reason coverage of <surface> is <share>, below its target",
-        description=f"{served}, <share> have a reason. The target is {section['target']:.0%}.",
+        description=f"{served}, <share> have a reason. The target is {percent(section['target'])}.",
         hold=section["target_for"],
     )
 
@@ -498,7 +498,7 @@ def _faults(values: Values, alert: _Maker) -> Iterable[Rule]:
             signal="pipeline",
             summary=f"<job>: {what}",
             description=f"In the last {window} about <count> {what} in <job>: more than "
-            f"{share:.1%} of its decisions.",
+            f"{percent(share)} of its decisions.",
             labels=("job", *counter.attributes),
             hold=section["for"],
         )

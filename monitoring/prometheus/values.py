@@ -62,6 +62,11 @@ def seconds(duration: str) -> int:
     return int(found[1]) * SECONDS[found[2]]
 
 
+def percent(share: float) -> str:
+    """A value as texts have it, with all of its digits: a rounded one would be another limit."""
+    return f"{100 * share:g}%"
+
+
 def pair_of(text: str) -> tuple[str, str]:
     """Namespace and surface of ``namespace/surface``.
 
