@@ -17,6 +17,7 @@ from examples.stack.servers import FEATURE_GATES, MONITORING, PROMETHEUS_FEATURE
 from monitoring.prometheus.build import build, for_operator
 from monitoring.prometheus.values import load
 from tests.conftest import DATA
+from tests.runbooks import FOLDER, blocks
 
 KUBERNETES = MONITORING / "kubernetes"
 COLLECTOR = MONITORING / "collector"
@@ -205,6 +206,30 @@ def test_the_doors_of_the_plain_gateway_are_at_the_ports_of_its_pod():
         r"RECSYS_TELEMETRY_PORT:-(\d+)", (COLLECTOR / "gateway.yaml").read_text()
     )
     assert ports == opened | {int(telemetry)}
+
+
+@pytest.mark.parametrize(
+    ("file", "page", "job"),
+    [
+        ("gateway-plain.yaml", "TelemetryAbsentAll", "personalization-gateway"),
+        ("gateway-plain.yaml", "InternalErrors", "personalization-gateway"),
+        ("pushgateway.yaml", "DailyJobLate", "pushgateway"),
+    ],
+)
+def test_a_runbook_asks_for_a_server_by_its_job_on_kubernetes_too(file, page, job):
+    """There the job is the name of the Service, where the ServiceMonitor names no label for it."""
+    made = documents(file)
+    assert "jobLabel" not in made["ServiceMonitor"]["spec"]
+    service = made["Service"]["metadata"]["name"]
+    of_operator = f"{service}-monitoring"  # in which the operator shows a Collector's own metrics
+    prometheus = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
+    assert job in {scrape["job_name"] for scrape in prometheus["scrape_configs"]}
+    (asked,) = (
+        found[1]
+        for block in blocks(FOLDER / f"{page}.md", "promql")
+        if (found := re.fullmatch(r'up\{job=~"(.+)"\}', block))
+    )
+    assert all(re.fullmatch(asked, name) for name in (job, service, of_operator))
 
 
 def test_what_the_nightly_job_pushes_keeps_its_labels_and_survives_its_pod():

@@ -21,7 +21,7 @@ from otel_personalization.conventions import (
     SOURCE_LOG_FIELDS,
 )
 from otel_personalization.settings import resolve
-from tests.runbooks import INDEX, RUNBOOKS, Query, blocks, queries, section
+from tests.runbooks import FOLDER, INDEX, RUNBOOKS, Query, blocks, queries, section
 
 MONITORING = Path(__file__).parents[1] / "monitoring"
 PACKAGE = Path(__file__).parents[1] / "otel_personalization"
@@ -253,3 +253,12 @@ def test_what_is_to_be_changed_in_the_values_is_there(page):
         if "`values.yaml`" in line:
             for key in re.findall(r"`([a-z_]+)[:`]", line):
                 assert re.search(rf"\b{key}:", values), key
+
+
+def test_the_runbook_of_low_traffic_says_what_to_put_in_place_of_each_short_window():
+    """It sends to steps whose windows hold enough decisions on a busy surface only."""
+    _, _, steps = section(FOLDER / "PersonalizationDrop.md", "Diagnosis").partition("\n3. ")
+    short = {*re.findall(r"\[\d+[mh]\]", steps), *re.findall(r"(?<=')\d+ hours(?=')", steps)}
+    assert short
+    page = (FOLDER / "PersonalizationDropLowTraffic.md").read_text()
+    assert {window for window in short if f"`{window}`" not in page} == set()
