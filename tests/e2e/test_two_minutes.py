@@ -81,21 +81,33 @@ def short_lives(folder) -> str:
 
 
 def _plain(path: LivePath, truth: int) -> str:
-    """What plain `increase` misses and invents, series by series, and what its ratios are worth."""
+    """What plain `increase` misses and invents, series by series, and what its ratios are worth.
+
+    At its end a series is drawn out by half of the mean distance between its points. Of a life of
+    10 s that is an eighth of the increase with 5 points, and a tenth with 6; and a point may lack
+    in one counter only, since two within a millisecond are one. Where it lacks in all series of one
+    counter and in none of the other, lives of 10 s are wrong by 0.6 * 2.3 %, those of 30 s by
+    0.6 * 0.6 %, and all together by 0.006.
+    """
+    at = time.time() + 2 * EXPORT_SECONDS  # while the last end is nearer, it is drawn out less
     served, personalized = (
         f"{COUNTERS[name]}[10m]" for name in ("served_items", "personalized_items")
     )
-    found = path.prometheus.value(f"sum(increase({served}))")
+
+    def found(promql: str) -> float:
+        value = path.prometheus.value(promql, at)
+        assert value is not None
+        return value
+
+    counted = found(f"sum(increase({served}))")
     difference = f"(increase({served}) - increase({served} anchored))"
-    missed = path.prometheus.value(f"sum(clamp_max({difference}, 0))")
-    invented = path.prometheus.value(f"sum(clamp_min({difference}, 0))")
-    ratio = path.prometheus.value(f"sum(increase({personalized})) / sum(increase({served}))")
-    exact = path.prometheus.value(
-        f"sum(increase({personalized} anchored)) / sum(increase({served} anchored))"
-    )
-    assert abs(ratio - exact) < 0.005  # measured: up to 0.0014, on a busy machine
+    missed = found(f"sum(clamp_max({difference}, 0))")
+    invented = found(f"sum(clamp_min({difference}, 0))")
+    ratio = found(f"sum(increase({personalized})) / sum(increase({served}))")
+    exact = found(f"sum(increase({personalized} anchored)) / sum(increase({served} anchored))")
+    assert abs(ratio - exact) < 0.01
     return (
-        f"fed {truth}; anchored {truth}, lost 0; plain increase {found:.0f}, of which it missed "
+        f"fed {truth}; anchored {truth}, lost 0; plain increase {counted:.0f}, of which it missed "
         f"{abs(missed):.0f} and invented {invented:.0f}; ratio of two plain increases "
         f"{ratio - exact:+.5f}"
     )
@@ -118,7 +130,7 @@ def test_an_outage_of_prometheus_and_a_restart_of_the_gateway_lose_nothing_of_th
     measure(scenarios["outage"].result())
 
 
-def test_anchored_increases_are_exact_and_ratios_of_plain_ones_right_to_half_a_point(
+def test_anchored_increases_are_exact_and_ratios_of_plain_ones_right_to_a_point(
     scenarios: dict[str, Future[str]], measure
 ):
     """Over processes that live for 10 s, 30 s and 2 min."""
