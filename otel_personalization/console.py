@@ -30,10 +30,10 @@ SOME_NOT_COUNTED: Final = 3
 SHOWN_PROBLEMS: Final = 20
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, code: int = FAILED) -> NoReturn:
     """End with a message."""
     typer.echo(f"otel-personalization: {message}", err=True)
-    raise typer.Exit(FAILED)
+    raise typer.Exit(code)
 
 
 def told(error: OSError) -> str:

@@ -115,6 +115,7 @@ def snapshot(
         raise typer.BadParameter("it takes PostgreSQL; daily has --org, too", param_hint="--org")
     files = [] if is_database else [Path(place) for place in source]
     try:
+        _check_no_folder("--from", files)
         _check_lines("--from", files)
     except OSError as error:
         fail(told(error))
@@ -301,7 +302,7 @@ def daily(
         succeeded = not result.is_missing
     except night.NightError as error:
         failure = str(error)
-        fail(failure)
+        fail(failure, NO_TRACES if isinstance(error, night.OrganisationError) else FAILED)
     except OSError as error:
         fail(told(error))
     finally:
@@ -356,11 +357,18 @@ def _check_lines(option: str, files: Iterable[Path]) -> None:
             )
 
 
+def _check_no_folder(option: str, files: Iterable[Path]) -> None:
+    for file in files:
+        if file != STDIN and file.is_dir():
+            raise typer.BadParameter(f"{file} is a folder: give files", param_hint=option)
+
+
 def _check_inputs(traces: Sequence[Path], outcomes: Sequence[Path]) -> None:
     """Whether they can be read, and together."""
     from otel_personalization.daily.files import day_of  # noqa: PLC0415  # as above
 
     _check_lines("--traces", traces)
+    _check_no_folder("--outcomes", outcomes)
     folders = [path for path in traces if path != STDIN and path.is_dir()]
     if folders and len(traces) > 1:
         raise typer.BadParameter(

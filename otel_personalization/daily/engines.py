@@ -185,7 +185,9 @@ class DuckDB(Engine):
         trace: TracebackType | None,
     ) -> None:
         self._exit.close()
-        if isinstance(error, (duckdb.OutOfMemoryException, duckdb.IOException)):
+        # A disk that is full as something is committed gives the last of these.
+        no_room = duckdb.OutOfMemoryException, duckdb.IOException, duckdb.TransactionException
+        if isinstance(error, no_room):
             raise EngineError(
                 f"DuckDB could not go on: {str(error).partition(chr(10))[0]}; give the folder of "
                 f"temporary files ({tempfile.gettempdir()}, or TMPDIR) more room, or use "

@@ -349,12 +349,12 @@ def _quality(
             counts[row[name]] = counts.get(row[name], 0) + row["decisions"]
     problems = dict(manifest.problems)
     problems.pop(OTHER_DAYS, None)
-    skipped = problems.pop(NO_JSON, 0) + problems.pop(DAMAGED, 0)
-    undated = problems.pop(UNDATED, 0)
+    skipped, damaged, undated = (problems.pop(kind, 0) for kind in (NO_JSON, DAMAGED, UNDATED))
     return Quality(
         decisions=sum(row["decisions"] for row in totals),
         malformed=problems,
         skipped_lines=skipped,
+        damaged_rests=damaged,
         undated=undated,
         repeated=engine.fetch("repeated")["day"].to_pylist().count(run.day),
         cohort_rules=rules["cohort_rule"],

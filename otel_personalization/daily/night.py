@@ -39,6 +39,10 @@ class NightError(Exception):
     """A run ended: what was wrong, where, and what to do."""
 
 
+class OrganisationError(NightError):
+    """There are several organisations, and the order names none."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What a run is to do."""
@@ -144,6 +148,7 @@ def run(order: Order, stored: Stored, telling: Telling) -> Result:
         telling: who is told.
 
     Raises:
+        OrganisationError: the order has to name one; nothing was computed.
         NightError: something could not be read or written, or a server did not answer. Days
             before it are in the warehouse.
         OSError: a file could not be read or written.
@@ -252,7 +257,7 @@ def _organisation(order: Order, manifests: dict[date, Manifest]) -> str:
         }
     )
     if len(found) > 1:
-        raise NightError(
+        raise OrganisationError(
             f"there are decisions of {len(found)} organisations ({_first_of(found)}); say which "
             f"one: --org {found[0]}"
         )
@@ -378,4 +383,5 @@ def _summary(tables: DayTables) -> str:
 
 def _is_partial(tables: DayTables) -> bool:
     quality = tables.quality
-    return bool(quality.malformed or quality.skipped_lines or quality.undated)
+    lost = quality.malformed, quality.skipped_lines, quality.damaged_rests, quality.undated
+    return any(lost)

@@ -366,6 +366,8 @@ class Quality:
     organisation has an id that cannot be used."""
     skipped_lines: int
     """Lines that are no JSON."""
+    damaged_rests: int
+    """Rests of files whose gzip stream is damaged, each of an unknown number of lines."""
     undated: int
     """Traces without a readable ``ts``, which belong to no day."""
     repeated: int

@@ -29,6 +29,7 @@ QUALITY = Quality(
     decisions=1,
     malformed={},
     skipped_lines=0,
+    damaged_rests=0,
     undated=0,
     repeated=0,
     cohort_rules={},

@@ -109,13 +109,14 @@ QUALITY = Quality(
     decisions=16_525,
     malformed={"no_items": 3, "unreadable": 1},
     skipped_lines=2,
+    damaged_rests=1,
     undated=1,
     repeated=14,
     cohort_rules={"extras": 9000, "history": 6000, "unknown": 1525},
     device_rules={"extras": 12_000, "bucket_key": 2900, "unknown": 1625},
     history_days=28,
 )
-NOTHING = Quality(0, {}, 0, 0, 0, {}, {}, 0)
+NOTHING = Quality(0, {}, 0, 0, 0, 0, {}, {}, 0)
 
 
 def empty_tables() -> DayTables:

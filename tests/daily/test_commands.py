@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import pty
@@ -36,6 +37,7 @@ from tests.daily import oracle
 from tests.daily.comparison import differences_of_rows
 from tests.daily.snapshots import days_of
 from tests.daily.test_job import lines_of
+from tests.daily.test_report import Page
 from tests.loopback import serving
 
 SAMPLE = DATA / "traces.ndjson.gz"
@@ -404,7 +406,7 @@ def test_a_folder_of_a_day_that_cannot_be_read_is_no_missing_day():
 
 def test_several_organisations_need_one_to_be_named():
     file = file_of(trace(), trace(org_id="other", decision_id="e"))
-    result = daily("--day", DAY, "--traces", file, "--log", "none", exit_code=1)
+    result = daily("--day", DAY, "--traces", file, "--log", "none", exit_code=2)
     assert "2 organisations" in result.stderr
     assert f"--org {ORG}" in result.stderr
     daily("--day", DAY, "--traces", file, "--log", "none", "--org", "other")
@@ -530,6 +532,18 @@ def test_a_full_disk_under_temporary_files_is_said_of_their_folder(option):
     assert said in done.stderr
 
 
+@pytest.mark.parametrize("most_bytes", [10_000, 16_000, 24_000])
+def test_a_full_disk_under_the_tables_of_a_run_is_said_of_temporary_files(most_bytes):
+    """Of the tables themselves, and as something is committed."""
+    run("snapshot", "--from", SAMPLE, "--to", "snapshots")
+    order = ("--day", DAY, "--traces", "snapshots", "--warehouse", "warehouse/")
+    done = with_files_of(most_bytes, "daily", *order)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("otel-personalization: DuckDB could not go on: ")
+    assert "File too large; give the folder of temporary files" in line
+    assert done.returncode == 1
+
+
 def test_a_folder_in_which_nothing_can_be_made_is_named_as_it_was_given(monkeypatch):
     def refuse(prefix: str, dir: Path) -> str:  # noqa: A002  # as it is called
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{dir}/{prefix}x")
@@ -540,6 +554,31 @@ def test_a_folder_in_which_nothing_can_be_made_is_named_as_it_was_given(monkeypa
     assert "otel-personalization: snapshots: Permission denied; see that it may be written" in (
         result.stderr
     )
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("snapshot", "--from", ".", "--to", "snapshots"),
+        ("daily", "--day", DAY, "--traces", SAMPLE, "--outcomes", "."),
+    ],
+)
+def test_a_folder_where_files_are_wanted_is_a_wrong_command(order):
+    result = run(*order)
+    assert result.exit_code == 2
+    assert ". is a folder: give files" in result.stderr
+
+
+def test_the_rest_of_a_damaged_file_is_no_line_that_is_no_json():
+    whole = gzip.compress("".join(f"{trace(decision_id=str(n))}\n" for n in range(9)).encode())
+    Path("cut.gz").write_bytes(whole[:-1])
+    run("snapshot", "--from", "cut.gz", "--to", "snapshots")
+    for traces in ("cut.gz", "snapshots"):
+        order = ("--day", DAY, "--traces", traces, "--log", "none", "--report", "report.html")
+        daily(*order, exit_code=3)
+        page = Page(Path("report.html").read_text("utf-8"))
+        assert page.row("lines that are no JSON, skipped", "0")
+        assert page.row("rests of damaged files, of an unknown number of lines", "1")
 
 
 # --- standard output --------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from monitoring.prometheus.values import load
-from otel_personalization.daily.report import estimates, plots, render, words
+from otel_personalization.daily.report import estimates, parts, plots, render, words
 from otel_personalization.daily.report.days import everybody
 from otel_personalization.daily.report.estimates import Estimate
 from otel_personalization.daily.tables import (
@@ -179,6 +179,32 @@ def test_a_day_that_is_not_on_record_is_no_data_and_compared_with_nothing():
     assert row[3:5] == ["no data", "no data"]
     assert row[5].endswith("%")
     assert "no data of yesterday" in page.text
+
+
+def test_other_days_that_are_on_record_are_not_said_to_be_missing():
+    page = Page(report(replace(ONE, history_days=3, missing=(1,))))
+    assert "2 earlier days on record" in page.text
+    assert (
+        "No figure of yesterday, or of the same weekday last week, is there to compare with."
+        in page.text
+    )
+    assert "no other day" not in page.text
+
+
+def test_one_clear_change_is_one():
+    surfaces = [Surface("home", 20_000, 0.6), Surface("cart", 900, 0.6)]
+    page = Page(report(Days({"shop": surfaces}, history_days=1)))
+    assert re.search(r"1 of \d+ comparisons shows a clear change", page.text)
+
+
+@pytest.mark.parametrize("part", [parts.share, parts.coverage])
+def test_a_namespace_that_served_nothing_has_words_in_place_of_a_drawing(part):
+    keys = {"day": DAY, "org_id": ORG, "namespace": "shop", "cohort": ALL, "device": ALL}
+    rows = [
+        {**keys, "surface": surface, "decisions": 3, "empty_decisions": 3, "served_items": 0}
+        for surface in (ALL, "home")
+    ]
+    assert part(rows, [], "shop").notes == ["Nothing was served, so there is no share to draw."]
 
 
 def test_overlap_is_not_compared_with_that_of_another_k():
@@ -342,6 +368,8 @@ def test_the_report_marks_what_the_rules_mark():
 
 def test_data_quality_is_told(shops):
     page = Page(shops)
+    assert page.row("lines that are no JSON, skipped", "2")
+    assert page.row("rests of damaged files, of an unknown number of lines", "1")
     assert page.row("malformed traces", "4")
     assert page.row("malformed: no items", "3")
     assert page.row("cohort from the days before", "6,000")

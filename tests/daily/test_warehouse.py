@@ -503,9 +503,13 @@ def test_a_file_that_is_damaged_or_another_one_is_named(folder):
             with pytest.raises(WarehouseError) as raised:
                 warehouse.read(PERSONALIZATION_DAILY, ORG, DAY, DAY)
             assert str(raised.value) == problem
-        file.write_bytes(file.read_bytes()[:-9])
-        with pytest.raises(WarehouseError, match=r"A damaged file goes when its day is run"):
-            contents(warehouse)
+        whole = file.read_bytes()
+        for content in (b"PAR1", whole[:-9], whole[:4] + bytes(len(whole) // 2) + whole[-999:]):
+            file.write_bytes(content)
+            with pytest.raises(WarehouseError) as raised:
+                contents(warehouse)
+            assert str(raised.value).startswith(f"{file} is damaged: ")
+            assert str(raised.value).endswith("; run that day again")
         warehouse.replace(day_tables())
         assert contents(warehouse) == rows_of(day_tables())
 

@@ -181,13 +181,15 @@ def changes(today: Sequence[Row], before: Sequence[Row], day: date) -> Part:
                     clear.append((result.change, measure, surface, than))
             rows.append(cells)
     if not compared:
-        part.notes.append("There is no other day on record to compare this one with.")
+        part.notes.append(
+            "No figure of yesterday, or of the same weekday last week, is there to compare with."
+        )
     elif not clear:
         part.notes.append(f"None of {compared} comparisons shows a clear change.")
     else:
         part.notes.append(
-            f"{len(clear)} of {compared} comparisons show a clear change; by chance alone it would "
-            f"be about {max(round(compared / 20), 1)}."
+            f"{len(clear)} of {compared} comparisons {'shows' if len(clear) == 1 else 'show'} a "
+            f"clear change; by chance alone it would be about {max(round(compared / 20), 1)}."
         )
     # The clearest first: by how far 0 is from the interval, in widths of it.
     clear.sort(key=lambda found: -_distance(found[0]))

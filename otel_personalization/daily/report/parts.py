@@ -30,6 +30,7 @@ from otel_personalization.daily.tables import ALL, DIMENSIONS, PERCENTILES
 
 SILENT_DECISIONS: Final = 50
 """Decisions without a candidate of a source from which that is worth a sentence."""
+NOTHING_SERVED: Final = "Nothing was served, so there is no share to draw."
 
 
 def share(today: Sequence[Row], before: Sequence[Row], key: str) -> Part:
@@ -41,6 +42,8 @@ def share(today: Sequence[Row], before: Sequence[Row], key: str) -> Part:
         "or because much of what it serves is personalised. A gap is a day without data.",
     )
     part.draw("", plots.share_by_surface([*before, *today], key=f"{key}-share"))
+    if not part.figures:
+        part.notes.append(NOTHING_SERVED)
     rows = []
     by_surface = {row["surface"]: row for row in everybody(today)}
     for surface in surfaces_of(today):
@@ -88,6 +91,8 @@ def coverage(today: Sequence[Row], before: Sequence[Row], key: str) -> Part:
         "days of the whole namespace, below the surfaces on this day.",
     )
     part.draw("", plots.coverage([*before, *today], key=f"{key}-coverage"))
+    if not part.figures:
+        part.notes.append(NOTHING_SERVED)
     by_surface = {row["surface"]: row for row in everybody(today)}
     rows = []
     for surface in surfaces_of(today):

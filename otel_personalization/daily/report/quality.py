@@ -26,6 +26,7 @@ def quality_grids(quality: Quality, days: Days, names: Sequence[str]) -> list[Gr
         ["decisions that were counted", count(quality.decisions)],
         ["further deliveries of a decision, not counted", count(quality.repeated)],
         ["lines that are no JSON, skipped", count(quality.skipped_lines)],
+        ["rests of damaged files, of an unknown number of lines", count(quality.damaged_rests)],
         ["traces without a readable time, of no day", count(quality.undated)],
         ["malformed traces", count(sum(quality.malformed.values()))],
         *(

@@ -59,8 +59,15 @@ class Folder(Warehouse):
         return pa.concat_tables([arrow_schema(table).empty_table(), *found])
 
     def _rows(self, table: Table, file: Path) -> pa.Table:
-        with pq.ParquetFile(file) as opened:
-            rows = opened.read()
+        try:
+            with pq.ParquetFile(file) as opened:
+                rows = opened.read()
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # not of what is in the file
+            raise WarehouseError(
+                f"{file} is damaged: {one_line(error)}; run that day again"
+            ) from None
         columns = []
         for wanted, field in zip(table.columns, arrow_schema(table), strict=True):
             if field.name in rows.column_names:
@@ -93,5 +100,5 @@ class Folder(Warehouse):
         except (OSError, pa.ArrowException) as error:
             raise WarehouseError(
                 f"the folder of Parquet {self._folder} cannot be used: {one_line(error)}; see "
-                "that it may be written and has room. A damaged file goes when its day is run again"
+                "that it may be written and has room"
             ) from None
