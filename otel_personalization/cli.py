@@ -197,7 +197,7 @@ def doctor(
         ),
     ] = None,
     wait: Annotated[
-        float,
+        int,
         typer.Option(
             metavar="SECONDS", min=1, help="How long they may take, the window of a view included."
         ),

@@ -35,7 +35,7 @@ UNKNOWN_NAMESPACE: Final = "unknown"
 DEFAULT_SURFACE: Final = "default"
 DOCTOR_NAMESPACE: Final = "otel_personalization_doctor"
 """Of decisions that ``otel-personalization doctor`` sends: rules and panels leave it out."""
-DOCTOR_WAIT_SECONDS: Final = 90.0
+DOCTOR_WAIT_SECONDS: Final = 90
 """How long those may take: a window of the views, 60 s, a scrape interval of 15 s, and some."""
 FOLDED: Final = "other"
 """Label value of whatever came past a bound on the number of labels."""

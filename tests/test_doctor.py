@@ -466,6 +466,13 @@ def test_credentials_of_a_url_are_never_shown(way, protocol, doctor, closed_port
     assert "ann" not in out.replace("cannot", "")
 
 
+@pytest.mark.parametrize("wait", ["nan", "inf", "0"])
+def test_a_wait_without_an_end_or_a_beginning_is_refused(wait):
+    result = CliRunner().invoke(app, ["doctor", "--wait", wait])
+    assert result.exit_code == 2
+    assert "--wait" in result.output
+
+
 def test_what_it_waits_for_is_told_on_a_terminal_only(doctor, backend):
     ours, its = pty.openpty()
     shown = []
